@@ -1,0 +1,1 @@
+"""egc: an optimizing compiler for ONNX models built on equality saturation."""

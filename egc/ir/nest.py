@@ -1,0 +1,141 @@
+"""Loop nests: a kernel and the order in which it runs. The same form serves CPU and GPU.
+
+    nest  ::= kernel, pack*, shared loops, then for every stage its own loops, outermost first
+    loop  ::= "for" AXIS "step" STEP KIND
+    pack  ::= "pack" BUFFER "dim" D "by" BLOCK
+
+A loop walks its axis from the position that the enclosing loops over that axis give, in steps of ``step``, up to the
+step of the nearest enclosing loop over the same axis (to the axis' extent where there is none). So splitting an axis by
+16 is two loops, `step 16` outside `step 1`; the product over the loops of an axis covers it exactly once. Where a step
+does not divide, the last iteration is cut off at the extent.
+
+Kinds:
+
+    par      iterations are shared among the threads; only outermost loops, several par loops form one index space
+    seq      one after another
+    unroll   copies in straight-line code; inside the outermost reduction loop these span the register tile
+    vec      one vector instruction per iteration set: step 1, innermost, at most one per stage
+    block, warp, thread   GPU: the grid, the warps of a block, the threads of a warp
+
+Inside the outermost loop over a reduction axis, loops over parallel axes are ``unroll`` or ``vec``: the partial results
+of that tile are held in registers across the whole reduction. A ``vec`` loop over a reduction axis keeps one partial
+result per lane and combines the lanes at the end.
+
+``pack`` gives a constant parameter a physical layout other than row-major: dim D is cut into blocks of BLOCK elements
+(zero-filled at the end); the block index becomes the outermost dim and the position in the block the innermost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from egc.ir.dims import Dim, ceildiv, dim_min
+from egc.ir.kernel import Kernel, print_kernel
+
+KINDS = ("par", "seq", "unroll", "vec", "block", "warp", "thread")
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One loop over an axis."""
+
+    axis: str
+    step: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"for {self.axis} step {self.step} {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The physical layout of a constant parameter: dim ``dim`` in panels of ``block`` elements."""
+
+    buffer: str
+    dim: int
+    block: int
+
+    def __str__(self) -> str:
+        return f"pack {self.buffer} dim {self.dim} by {self.block}"
+
+    def physical_shape(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        """The extents in memory of a buffer of logical ``shape``."""
+        rest = tuple(d for i, d in enumerate(shape) if i != self.dim)
+        return (ceildiv(shape[self.dim], self.block), *rest, self.block)
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A scheduled kernel. ``stages`` has the loops of each stage, inside ``shared``, which run over shared axes."""
+
+    kernel: Kernel
+    stages: tuple[tuple[Loop, ...], ...]
+    shared: tuple[Loop, ...] = ()
+    packs: tuple[Pack, ...] = ()
+
+    def loops(self, stage: int) -> tuple[Loop, ...]:
+        """All loops round a stage's body, shared ones first."""
+        return (*self.shared, *self.stages[stage])
+
+    def trips(self, stage: int) -> tuple[Dim, ...]:
+        """The greatest trip count of every loop round a stage."""
+        remaining = {axis.name: axis.extent for axis in self.kernel.stages[stage].all_axes}
+        out: list[Dim] = []
+        for loop in self.loops(stage):
+            out.append(ceildiv(remaining[loop.axis], loop.step))
+            remaining[loop.axis] = dim_min(loop.step, remaining[loop.axis]) if loop.step > 1 else 1
+        return tuple(out)
+
+    def __str__(self) -> str:
+        return "\n".join(print_nest(self))
+
+
+class NestError(ValueError):
+    """A nest that breaks a rule of the form; the text says which."""
+
+
+def check_nest(nest: Nest) -> None:
+    """Verify the rules in this module's head; NestError names the first that is broken."""
+    for i, stage in enumerate(nest.kernel.stages):
+        loops = nest.loops(i)
+        extents = {axis.name: axis.extent for axis in stage.all_axes}
+        reductions = {axis.name for axis in stage.reduce}
+        step: dict[str, int] = {}
+        in_reduction = past_par = False
+        for position, loop in enumerate(loops):
+            where = f"stage {stage.name}, {loop}"
+            if loop.axis not in extents:
+                raise NestError(f"{where}: the stage has no such axis")
+            if loop.kind not in KINDS or loop.step < 1:
+                raise NestError(f"{where}: not a loop")
+            if loop.axis in step and (step[loop.axis] % loop.step or step[loop.axis] == loop.step):
+                raise NestError(f"{where}: the step does not divide the enclosing step {step[loop.axis]}")
+            step[loop.axis] = loop.step
+            if loop.kind in ("par", "block", "warp", "thread"):
+                if past_par or loop.axis in reductions:
+                    raise NestError(f"{where}: parallel loops are outermost and not over reductions")
+            else:
+                past_par = True
+            if loop.kind == "vec" and (position != len(loops) - 1 or loop.step != 1):
+                raise NestError(f"{where}: vec is innermost and has step 1")
+            if in_reduction and loop.axis not in reductions and loop.kind not in ("unroll", "vec"):
+                raise NestError(f"{where}: inside a reduction only unroll and vec run over parallel axes")
+            in_reduction |= loop.axis in reductions
+        for name, extent in extents.items():
+            if step.get(name, 0) != 1 and extent != 1:
+                raise NestError(f"stage {stage.name}: the loops do not reach every element of axis {name}")
+
+
+def print_nest(nest: Nest) -> Iterator[str]:
+    """The lines of a nest's text form: the kernel, then packs and loops."""
+    yield from print_kernel(nest.kernel)
+    for pack in nest.packs:
+        yield str(pack)
+    for depth, loop in enumerate(nest.shared):
+        yield "  " * depth + str(loop)
+    base = len(nest.shared)
+    for stage, loops in zip(nest.kernel.stages, nest.stages, strict=True):
+        for depth, loop in enumerate(loops):
+            yield "  " * (base + depth) + str(loop)
+        yield "  " * (base + len(loops)) + f"do {stage.name}"
