@@ -1,4 +1,4 @@
-"""The errors a user sees: what failed, where, why, and what to try. The command line prints them without a traceback."""
+"""The errors a user sees: what failed, where, why, and what to try."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in the words of the user: `what` failed, `where`, `why`, and a `hint` of what to try."""
+    """One thing that is wrong: `what` failed, `where`, `why`, and a `hint` of what to try."""
 
     what: str
     where: str | None = None
@@ -24,7 +24,7 @@ class Problem:
 
 
 class EgcError(Exception):
-    """The base of every error that egc raises on purpose; `exit_code` is what the command line returns for it.
+    """The base of every error that egc raises on purpose; the command line exits with `exit_code`.
 
     `problems` holds all that was found wrong, the first one spread over `what`, `where`, `why` and `hint`.
     """
@@ -47,7 +47,8 @@ class EgcError(Exception):
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return str(self.problems[0])
-        return "\n".join([self.what, *(f"- {str(p).replace(chr(10), chr(10) + '  ')}" for p in self.problems)])
+        indented = (str(problem).replace("\n", "\n  ") for problem in self.problems)
+        return "\n".join([self.what, *(f"- {text}" for text in indented)])
 
 
 class CompileError(EgcError):
@@ -96,7 +97,7 @@ class Problems:
         return iter(self._problems)
 
     def raise_if_any(self, error: type[EgcError], headline: str) -> None:
-        """Raise `error` holding everything collected; `headline` is used where there is more than one problem."""
+        """Raise `error` holding everything collected; `headline` stands above several problems."""
         if not self._problems:
             return
         if len(self._problems) == 1:
