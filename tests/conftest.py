@@ -1,4 +1,4 @@
-"""What every test shares: the `--bless` switch, a reproducible hypothesis profile, the folder of tiny models."""
+"""What every test shares: the `--bless` switch, a reproducible hypothesis profile, the tiny models."""
 
 from pathlib import Path
 
