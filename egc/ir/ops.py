@@ -89,7 +89,7 @@ _TABLE = (
         "host",
         (0, None),
         (("node", "str"), ("types", "str")),
-        "An ONNX node run by onnx.reference: base64 NodeProto and the result types, ';' between them.",
+        "An ONNX node run by onnx.reference: egc.ir.host writes `node`; the result types stand with ';' between them.",
         -1,
     ),
     # Recognised by rules, never made by the frontend.

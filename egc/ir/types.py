@@ -2,6 +2,8 @@
 
 A dtype is one of the names in ``DTYPES`` (numpy's and ml_dtypes' spelling, ``string`` for text); a tensor type is a
 dtype and a shape of dims. The text form of a type is ``float32[batch, 3, 224, 224]``; a scalar is ``float32[]``.
+A value that is no tensor (ONNX's sequences, optionals and maps: a Python list, None or dict) has the type ``object[]``;
+only host nodes read and make such values.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ SIGNED = ("int8", "int16", "int32", "int64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 SMALL_INTS = ("int4", "uint4", "int2", "uint2")
 COMPLEX = ("complex64", "complex128")
-DTYPES = (*FLOATS, *SMALL_FLOATS, *SIGNED, *UNSIGNED, *SMALL_INTS, *COMPLEX, "bool", "string")
+DTYPES = (*FLOATS, *SMALL_FLOATS, *SIGNED, *UNSIGNED, *SMALL_INTS, *COMPLEX, "bool", "string", "object")
 
 
 def is_float(dtype: str) -> bool:
@@ -33,7 +35,7 @@ def is_integer(dtype: str) -> bool:
 
 def numpy_dtype(dtype: str) -> np.dtype:
     """The numpy dtype of ``dtype``; ml_dtypes provides bfloat16, the float8s and the sub-byte types."""
-    if dtype == "string":
+    if dtype in ("string", "object"):
         return np.dtype(object)
     try:
         return np.dtype(dtype)
@@ -54,8 +56,8 @@ def dtype_of(array: np.ndarray) -> str:
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of one element in memory (sub-byte types take one byte; a string is a pointer)."""
-    return 8 if dtype == "string" else numpy_dtype(dtype).itemsize
+    """Bytes of one element in memory (sub-byte types take one byte; strings and objects are pointers)."""
+    return 8 if dtype in ("string", "object") else numpy_dtype(dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
