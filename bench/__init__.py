@@ -1,0 +1,1 @@
+"""The benchmark: `bench.make_models` makes its models, `bench.run` runs them side by side."""
