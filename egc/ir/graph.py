@@ -160,6 +160,10 @@ def print_attr(value: AttrValue) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
+# Constants up to this size are hashed when they are built, so that equal ones share a value; weights are hashed later.
+_HASHED_BYTES = 4096
+
+
 class GraphBuilder:
     """Builds a Graph node by node, inferring each result's type; the frontend and the extractor write through it."""
 
@@ -179,8 +183,13 @@ class GraphBuilder:
         return name
 
     def constant(self, data: np.ndarray, name: str | None = None) -> str:
-        """The value of a constant tensor; equal constants share one value."""
+        """The value of a constant tensor; equal constants share one value, unless they are too large to hash for that."""
         constant = Constant(data)
+        if data.nbytes > _HASHED_BYTES:
+            name = self.fresh("c") if name is None or name in self.types else name
+            self.constants[name] = constant
+            self.types[name] = constant.type
+            return name
         key = (constant.digest, constant.type)
         if key not in self._by_digest:
             name = self.fresh("c") if name is None or name in self.types else name
