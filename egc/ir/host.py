@@ -1,8 +1,9 @@
 """Host nodes: the text in the ``node`` attribute of a ``host`` operation, and how ``onnx.reference`` runs it.
 
-The text is base64 of a serialized ModelProto with one node. The graph inputs of that model are the operands of the host
-operation in order, its graph outputs the results in order; opset imports and the functions that the node calls travel
-along. An outer value that a subgraph (of If, Loop, Scan) reads is an operand too, so it is a graph input like the others.
+The text is base64 of a serialized ModelProto with one node. The graph inputs of that model are the operands
+of the host operation in order, its graph outputs the results in order; opset imports and the functions that
+the node calls travel along. An outer value that a subgraph (of If, Loop, Scan) reads is an operand too, so it
+is a graph input like the others.
 
 onnx is imported inside the functions: a program without host nodes never loads it.
 """
@@ -29,8 +30,9 @@ def encode_host(
 ) -> str:
     """The text of a host node.
 
-    ``inputs`` are the ONNX names that the node and its subgraphs read, in the order of the operands; ``outputs`` the
-    node's output names that are wanted, in the order of the results. ``opsets`` gives the version of every domain.
+    ``inputs`` are the ONNX names that the node and its subgraphs read, in the order of the operands;
+    ``outputs`` the node's output names that are wanted, in the order of the results. ``opsets`` gives the
+    version of every domain.
     """
     import onnx
 
