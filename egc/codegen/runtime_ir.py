@@ -52,6 +52,9 @@ _MACHINES = {
     ),
 }
 
+# Machine code of `i64(number, a, b, c, d)` per architecture, in hexadecimal.
+SYSTEM_CALLS = {name: machine.system_call for name, machine in _MACHINES.items()}
+
 
 def runtime_ir(triple: str) -> str:
     """The runtime as one module, defining `abi.RUNTIME_FUNCTIONS`; LinkError for an unknown `triple`."""

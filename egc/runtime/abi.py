@@ -44,6 +44,8 @@ CHECKSUM: Final = "egc_checksum"  # void(data, i64 bytes, u64* out): one hash pe
 TICKS: Final = "egc_ticks"  # i64(): a clock that only grows
 RUNTIME_FUNCTIONS: Final = (CALL, WORKER, STOP, CHECKSUM, TICKS)
 
+MAX_THREADS: Final = 256
+
 # The checksum: CHUNK_LANES running hashes of 64-bit words, h ← rotate((h ^ word) · MULTIPLIER, ROTATION),
 # then folded pairwise. Each step is a bijection of h, so damage within one word of a chunk is always found.
 # Lanes fill half of a 32 KiB L1 cache: wide enough for numpy to hash at memory speed as well.

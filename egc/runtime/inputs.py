@@ -1,0 +1,135 @@
+"""Checks what a caller hands to a session: names, dtypes and shapes, all problems reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from egc.errors import InputError, Problems
+from egc.ir.dims import DimError, evaluate, parse_dim
+from egc.runtime.manifest import Port
+
+_HEADLINE = "the inputs do not fit the model"
+
+
+def take(
+    ports: Sequence[Port], dtypes: Sequence[np.dtype], feeds: Mapping[str, Any]
+) -> list[np.ndarray] | None:
+    """The arrays in the order of `ports` where names and dtypes fit and no copy is needed; None otherwise.
+
+    This is the fast path of every run. Shapes are not looked at: they are the key that plans are found by.
+    """
+    if type(feeds) is not dict or len(feeds) != len(ports):
+        return None
+    arrays = []
+    for port, dtype in zip(ports, dtypes, strict=True):
+        array = feeds.get(port.name)
+        if type(array) is not np.ndarray or array.dtype != dtype:
+            return None
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned):
+            return None
+        arrays.append(array)
+    return arrays
+
+
+def check_feeds(
+    ports: Sequence[Port], dtypes: Sequence[np.dtype], feeds: Mapping[str, Any]
+) -> list[np.ndarray]:
+    """The arrays in the order of `ports`, copied where not contiguous; InputError says what is wrong."""
+    if not isinstance(feeds, Mapping):
+        raise InputError(
+            f"the inputs must be a dict of names and arrays, not {type(feeds).__name__}",
+            hint='session.run(None, {"name": array})',
+        )
+    problems = Problems()
+    names = {port.name for port in ports}
+    for name in feeds:
+        if name not in names:
+            problems.add(
+                f"the model has no input {name!r}", hint=f"its inputs are {', '.join(sorted(names))}"
+            )
+    arrays: dict[str, np.ndarray] = {}
+    for port, dtype in zip(ports, dtypes, strict=True):
+        if port.name not in feeds:
+            problems.add(f"the input {port.name!r} is missing", hint=f"it is {_describe(port)}")
+            continue
+        array = _as_array(port, dtype, feeds[port.name], problems)
+        if array is not None:
+            arrays[port.name] = array
+    present = [port for port in ports if port.name in arrays]
+    _bind(present, [arrays[port.name].shape for port in present], problems)
+    problems.raise_if_any(InputError, _HEADLINE)
+    return [arrays[port.name] for port in ports]
+
+
+def bind_shapes(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """The values of the symbols that the inputs' shapes give; InputError where they contradict the model."""
+    problems = Problems()
+    env = _bind(ports, shapes, problems)
+    problems.raise_if_any(InputError, _HEADLINE)
+    return env
+
+
+def _as_array(port: Port, dtype: np.dtype, value: Any, problems: Problems) -> np.ndarray | None:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        problems.add(f"the input {port.name!r} is no array", why=str(error))
+        return None
+    if dtype.kind == "O" and array.dtype.kind in "OUST":
+        array = array.astype(object)
+    if array.dtype != dtype:
+        problems.add(
+            f"the input {port.name!r} has dtype {array.dtype}; the model takes {port.dtype}",
+            hint=f"convert it: array.astype({port.dtype!r})",
+        )
+        return None
+    return np.require(array, requirements=("C", "A"))
+
+
+def _bind(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]], problems: Problems) -> dict[str, int]:
+    env: dict[str, int] = {}
+    source: dict[str, str] = {}
+    fitting = []
+    for port, shape in zip(ports, shapes, strict=True):
+        if len(shape) != len(port.shape):
+            problems.add(
+                f"the input {port.name!r} has rank {len(shape)}; the model takes rank {len(port.shape)}",
+                why=f"its shape is {_text(shape)}, and should be {_text(port.shape)}",
+            )
+            continue
+        fitting.append((port, shape))
+        for axis, (dim, extent) in enumerate(zip(port.shape, shape, strict=True)):
+            if isinstance(dim, str) and dim.isidentifier() and dim not in env:
+                env[dim] = extent
+                source[dim] = f"axis {axis} of {port.name!r}"
+    for port, shape in fitting:
+        for axis, (dim, extent) in enumerate(zip(port.shape, shape, strict=True)):
+            why = _mismatch(dim, extent, env, source)
+            if why:
+                problems.add(f"axis {axis} of the input {port.name!r} has extent {extent}", why=why)
+    return env
+
+
+def _mismatch(dim: int | str, extent: int, env: Mapping[str, int], source: Mapping[str, str]) -> str | None:
+    """Why `extent` is wrong for `dim`, or None where it is right."""
+    if isinstance(dim, int):
+        return None if dim == extent else f"the model takes {dim}"
+    try:
+        expected = evaluate(parse_dim(dim), env)
+    except DimError as error:
+        return f"the model takes {dim}, and {error}"
+    if expected == extent:
+        return None
+    return f"the model takes {dim}, which is {expected} by {source.get(dim, 'the other inputs')}"
+
+
+def _describe(port: Port) -> str:
+    return f"{port.dtype}{_text(port.shape)}"
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

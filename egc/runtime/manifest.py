@@ -1,0 +1,233 @@
+"""The manifest: what the compiler tells the runtime about a program, as plain data with a JSON form.
+
+A *dim* is an integer, or the text of an expression over the names in `symbols` (see egc.ir.dims). A buffer
+is named by its index in `buffers`. Where a buffer lives:
+
+    input      the caller's array                 constant  at `offset` in the artifact's constants
+    output     a fresh array for the caller       arena     in the session's arena, at `offset` where planned
+    host       a Python object that a host step   view      the bytes of buffer `of`, under another shape
+               makes, reads, or both
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from egc.errors import ArtifactError
+from egc.ir.dims import DimError, parse_dim, symbols_of
+from egc.ir.types import DTYPES
+
+DimText: TypeAlias = "int | str"
+Where: TypeAlias = Literal["input", "output", "constant", "arena", "host", "view"]
+PLACES = ("input", "output", "constant", "arena", "host", "view")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The machine the code is for: `x86_64` or `aarch64`, and LLVM's names of the CPU features it needs."""
+
+    architecture: str
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the model, and the buffer that holds it."""
+
+    name: str
+    dtype: str
+    shape: tuple[DimText, ...]
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A row-major tensor in memory. `offset`, in bytes: of a constant, or of a planned arena buffer."""
+
+    dtype: str
+    shape: tuple[DimText, ...]
+    where: Where
+    offset: int | None = None
+    of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStep:
+    """A call of native code with `arguments` (buffers) and the values of `dims`.
+
+    `scratch_bytes` is what one thread needs. Without `barrier` the next step may start before this one is
+    finished by all threads. `label` names the step in profiles.
+    """
+
+    symbol: str
+    arguments: tuple[int, ...]
+    dims: tuple[DimText, ...] = ()
+    scratch_bytes: DimText = 0
+    barrier: bool = True
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """An ONNX node that `onnx.reference` runs.
+
+    `node` is a serialized NodeProto in base64, `functions` the FunctionProtos it may call, likewise.
+    `inputs` and `outputs` pair the names that occur in the node (and in its subgraphs) with buffers.
+    """
+
+    node: str
+    opsets: tuple[tuple[str, int], ...]
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+    functions: tuple[str, ...] = ()
+    label: str = ""
+
+
+Step: TypeAlias = "KernelStep | HostStep"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many ONNX nodes are compiled, and the names of those that run on the host."""
+
+    compiled: int
+    host: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole program. `functions`: the offset in the code of each kernel and runtime function.
+
+    `arena_bytes` is set where every arena buffer has its offset; else the runtime plans the arena, once the
+    dims are known. `model` is a name for people.
+    """
+
+    model: str
+    target: Target
+    threads: int
+    symbols: tuple[str, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    functions: Mapping[str, int]
+    coverage: Coverage
+    arena_bytes: int | None = None
+
+    def root(self, buffer: int) -> int:
+        """The buffer whose bytes `buffer` shows: itself, or what a chain of views leads to."""
+        while (of := self.buffers[buffer].of) is not None:
+            buffer = of
+        return buffer
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: equal manifests give equal bytes."""
+        data = asdict(self)
+        data["steps"] = [
+            {"kind": "host" if isinstance(step, HostStep) else "kernel", **asdict(step)}
+            for step in self.steps
+        ]
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @staticmethod
+    def from_json(text: bytes) -> Manifest:
+        """The manifest that `to_json` wrote; ArtifactError where the text is none or contradicts itself."""
+        try:
+            manifest = _read(json.loads(text))
+            _check(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ArtifactError(
+                "the artifact cannot be read",
+                where="its manifest",
+                why=f"{type(error).__name__}: {error}",
+                hint="compile the model again",
+            ) from None
+        return manifest
+
+
+def _read(data: dict[str, Any]) -> Manifest:
+    return Manifest(
+        model=data["model"],
+        target=Target(data["target"]["architecture"], tuple(data["target"]["features"])),
+        threads=data["threads"],
+        symbols=tuple(data["symbols"]),
+        inputs=tuple(_port(port) for port in data["inputs"]),
+        outputs=tuple(_port(port) for port in data["outputs"]),
+        buffers=tuple(
+            Buffer(b["dtype"], tuple(b["shape"]), b["where"], b["offset"], b["of"]) for b in data["buffers"]
+        ),
+        steps=tuple(_step(step) for step in data["steps"]),
+        functions=dict(data["functions"]),
+        coverage=Coverage(data["coverage"]["compiled"], tuple(data["coverage"]["host"])),
+        arena_bytes=data["arena_bytes"],
+    )
+
+
+def _port(data: dict[str, Any]) -> Port:
+    return Port(data["name"], data["dtype"], tuple(data["shape"]), data["buffer"])
+
+
+def _step(data: dict[str, Any]) -> Step:
+    if data["kind"] == "host":
+        return HostStep(
+            data["node"],
+            tuple((domain, version) for domain, version in data["opsets"]),
+            tuple((name, buffer) for name, buffer in data["inputs"]),
+            tuple((name, buffer) for name, buffer in data["outputs"]),
+            tuple(data["functions"]),
+            data["label"],
+        )
+    return KernelStep(
+        data["symbol"],
+        tuple(data["arguments"]),
+        tuple(data["dims"]),
+        data["scratch_bytes"],
+        data["barrier"],
+        data["label"],
+    )
+
+
+def _check(manifest: Manifest) -> None:
+    """ValueError where an index or an expression of the manifest leads nowhere."""
+    known = frozenset(manifest.symbols)
+    for i, buffer in enumerate(manifest.buffers):
+        if buffer.where not in PLACES or buffer.dtype not in DTYPES:
+            raise ValueError(f"buffer {i} is {buffer.dtype} in {buffer.where}")
+        if (buffer.where == "view") != (buffer.of is not None) or not -1 < (buffer.of or 0) < max(i, 1):
+            raise ValueError(f"buffer {i} is a view of {buffer.of}")
+        if buffer.where == "constant" and not isinstance(buffer.offset, int):
+            raise ValueError(f"the constant buffer {i} has no offset")
+        _check_dims(buffer.shape, known)
+    for port in (*manifest.inputs, *manifest.outputs):
+        _check_buffers(manifest, (port.buffer,))
+        _check_dims(port.shape, known)
+    for step in manifest.steps:
+        if isinstance(step, KernelStep):
+            _check_buffers(manifest, step.arguments)
+            _check_dims((*step.dims, step.scratch_bytes), known)
+            if step.symbol not in manifest.functions:
+                raise ValueError(f"the kernel {step.symbol} has no code")
+        else:
+            _check_buffers(manifest, [buffer for _, buffer in (*step.inputs, *step.outputs)])
+
+
+def _check_buffers(manifest: Manifest, buffers: tuple[int, ...] | list[int]) -> None:
+    for buffer in buffers:
+        if not 0 <= buffer < len(manifest.buffers):
+            raise ValueError(f"there is no buffer {buffer}")
+
+
+def _check_dims(dims: tuple[DimText, ...], known: frozenset[str]) -> None:
+    for dim in dims:
+        if isinstance(dim, str):
+            try:
+                unknown = symbols_of(parse_dim(dim)) - known
+            except DimError as error:
+                raise ValueError(str(error)) from None
+            if unknown:
+                raise ValueError(f"the dims {sorted(unknown)} are not declared")
+        elif dim < 0:
+            raise ValueError(f"the dim {dim} is negative")

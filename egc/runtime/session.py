@@ -1,0 +1,209 @@
+"""A session: an artifact ready to run on numpy arrays, with the calling convention of onnxruntime."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from egc.errors import InputError, UsageError
+from egc.ir.types import numpy_dtype
+from egc.runtime import abi
+from egc.runtime.artifact import Artifact, open_artifact
+from egc.runtime.cpu import check_machine
+from egc.runtime.host import HostNode
+from egc.runtime.inputs import bind_shapes, check_feeds, take
+from egc.runtime.manifest import HostStep, Port
+from egc.runtime.native import NativeCode, Workers, address_of
+from egc.runtime.plan import Arena, Plan, Program
+
+_MAX_PLANS = 64  # sets of dims whose tables are kept
+_ONNX_TYPES = {"float32": "float", "float64": "double"}  # the rest are called as in numpy
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output as onnxruntime describes it: `type` like `tensor(float)`, symbolic dims by name."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+class Session:
+    """Runs one artifact. Safe to call from several threads, which then run one after another."""
+
+    def __init__(self, artifact: Artifact | str | os.PathLike[str], threads: int | None = None) -> None:
+        """Check the machine and the constants, start the threads (the artifact's own number by default).
+
+        ArtifactError where the artifact cannot be used here; UsageError for an impossible number of threads.
+        """
+        if not isinstance(artifact, Artifact):
+            artifact = open_artifact(Path(artifact))
+        manifest = self.manifest = artifact.manifest
+        threads = manifest.threads if threads is None else threads
+        if not 1 <= threads <= abi.MAX_THREADS:
+            raise UsageError(f"cannot run on {threads} threads", hint=f"use 1 to {abi.MAX_THREADS}")
+        check_machine(manifest.target)
+        self.artifact = artifact
+        self.threads = threads
+        native = NativeCode(artifact)
+        native.check_constants(artifact, min(threads, os.cpu_count() or 1))
+        self._program = Program(manifest, native, artifact.constants, threads)
+        self._arena = Arena()
+        self._hosts: dict[int, HostNode] = {}
+        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
+        self._lock = threading.Lock()
+        self._input_dtypes = [numpy_dtype(port.dtype) for port in manifest.inputs]
+        self._output_dtypes = [numpy_dtype(port.dtype) for port in manifest.outputs]
+        self._output_index = {port.name: i for i, port in enumerate(manifest.outputs)}
+        self._closed = False
+        self._workers = Workers(native, threads)
+        self._finalizer = weakref.finalize(self, self._workers.stop)
+
+    @property
+    def coverage(self) -> dict[str, Any]:
+        """How much of the model is compiled: `{"compiled": number of ONNX nodes, "host": [their names]}`."""
+        return {"compiled": self.manifest.coverage.compiled, "host": list(self.manifest.coverage.host)}
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Name, type and shape of each input."""
+        return [_node_arg(port) for port in self.manifest.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Name, type and shape of each output."""
+        return [_node_arg(port) for port in self.manifest.outputs]
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
+        """The outputs named (all of them for None), in order, as new arrays.
+
+        InputError reports everything that is wrong with `feeds` and the names at once.
+        """
+        with self._lock:
+            results = self._run(feeds, None)
+        if output_names is None:
+            return results
+        try:
+            return [results[self._output_index[name]] for name in output_names]
+        except KeyError as error:
+            raise InputError(
+                f"the model has no output {error}",
+                why=f"its outputs are {', '.join(self._output_index)}",
+            ) from None
+
+    def profile(self, feeds: Mapping[str, Any]) -> list[tuple[str, float]]:
+        """Run once; the label of each step and the seconds it took, host steps included."""
+        seconds: list[tuple[str, float]] = []
+        with self._lock:
+            self._run(feeds, seconds)
+        return seconds
+
+    def close(self) -> None:
+        """End the threads; the session cannot run again. May be called twice."""
+        with self._lock:
+            self._closed = True
+            self._plans.clear()
+            self._finalizer()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, feeds: Mapping[str, Any], seconds: list[tuple[str, float]] | None) -> list[Any]:
+        if self._closed:
+            raise UsageError("the session is closed", hint="make a new one")
+        arrays = take(self.manifest.inputs, self._input_dtypes, feeds)
+        if arrays is None:
+            arrays = check_feeds(self.manifest.inputs, self._input_dtypes, feeds)
+        shapes = tuple([array.shape for array in arrays])
+        plan = self._plans.get(shapes)
+        if plan is None:
+            plan = self._new_plan(shapes)
+        plan.reset()
+        values = plan.values
+        try:
+            for port, array in zip(self.manifest.inputs, arrays, strict=True):
+                values[port.buffer] = array
+                plan.set_address(port.buffer, address_of(array))
+            self._new_outputs(plan)
+            for segment in self._program.segments:
+                if segment.host:
+                    self._run_host(plan, segment.first, seconds)
+                else:
+                    self._run_kernels(plan, segment.first, segment.last, seconds)
+            return self._results(plan)
+        finally:
+            values.clear()
+
+    def _new_plan(self, shapes: tuple[tuple[int, ...], ...]) -> Plan:
+        env = bind_shapes(self.manifest.inputs, shapes)
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        before = self._arena.memory
+        plan = Plan(self._program, env, self._arena)
+        if self._arena.memory is not before:
+            self._plans.clear()  # the others point into the arena that was
+        self._plans[shapes] = plan
+        return plan
+
+    def _new_outputs(self, plan: Plan) -> None:
+        """Give every output whose shape is known by now an array of its own."""
+        for port in self.manifest.outputs:
+            root = self._program.roots[port.buffer]
+            if self.manifest.buffers[root].where == "output" and root not in plan.values:
+                shape = plan.shapes[root]
+                if shape is not None:
+                    array = plan.values[root] = np.empty(shape, self._program.dtypes[root])
+                    plan.set_address(root, address_of(array))
+
+    def _run_kernels(
+        self, plan: Plan, first: int, last: int, seconds: list[tuple[str, float]] | None
+    ) -> None:
+        steps = plan.steps_address + first * abi.STEP_SIZE
+        if seconds is None:
+            self._workers.run(steps, last - first)
+            return
+        times = self._workers.profile(steps, last - first)
+        labels = [step.label for step in self.manifest.steps[first:last]]
+        seconds += zip(labels, times.tolist(), strict=True)
+
+    def _run_host(self, plan: Plan, index: int, seconds: list[tuple[str, float]] | None) -> None:
+        step = self.manifest.steps[index]
+        assert isinstance(step, HostStep)
+        node = self._hosts.get(index)
+        if node is None:
+            node = self._hosts[index] = HostNode(step)
+        start = time.perf_counter()
+        results = node.run([plan.value(buffer) for _, buffer in step.inputs])
+        for (_, buffer), result in zip(step.outputs, results, strict=True):
+            plan.store(buffer, result, node.title)
+        if self._program.late:
+            self._new_outputs(plan)
+        if seconds is not None:
+            seconds.append((step.label, time.perf_counter() - start))
+
+    def _results(self, plan: Plan) -> list[Any]:
+        """The outputs, each an array that nobody else holds."""
+        results: list[Any] = []
+        given: set[int] = set()
+        for port in self.manifest.outputs:
+            root = self._program.roots[port.buffer]
+            value = plan.value(port.buffer)
+            if self.manifest.buffers[root].where != "output" or root in given:
+                value = np.array(value) if isinstance(value, np.ndarray) else value
+            given.add(root)
+            results.append(value)
+        return results
+
+
+def _node_arg(port: Port) -> NodeArg:
+    return NodeArg(port.name, f"tensor({_ONNX_TYPES.get(port.dtype, port.dtype)})", port.shape)
