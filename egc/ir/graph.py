@@ -184,7 +184,7 @@ class GraphBuilder:
 
     def constant(self, data: np.ndarray, name: str | None = None) -> str:
         """The value of a constant tensor; equal constants share one value, unless they are too large to hash for that."""
-        constant = Constant(data)
+        constant = Constant(np.asarray(data))
         if data.nbytes > _HASHED_BYTES:
             name = self.fresh("c") if name is None or name in self.types else name
             self.constants[name] = constant

@@ -1,0 +1,261 @@
+"""Equality saturation in phases, under budgets.
+
+A phase is a list of rulesets that run together, one iteration at a time, with the ruleset ``facts`` brought to rest
+before each; it ends when nothing changes or a budget is hit. One egglog iteration cannot be interrupted, so the
+budgets are checked between iterations, and rules are written to grow slowly (``rules/README.md``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from egc.egraph.encode import Encoded, encode
+from egc.egraph.reading import Reader
+from egc.egraph.snapshot import ENode, Growth, Snapshot
+from egc.egraph.terms import Terms
+from egc.egraph.vocabulary import CONSTRUCTORS, constructor_of
+from egc.errors import CompileError
+from egc.ir.graph import Graph
+from egc.ir.infer import InferError, infer
+from egc.ir.types import TensorType
+from egc.rules import RuleBook
+
+PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("canonical", ("canonical",)),
+    ("recognise", ("canonical", "recognise")),
+    ("layout", ("canonical", "layout")),
+    ("merge", ("canonical", "merge")),
+    ("fuse", ("fuse",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits of saturation: seconds in all, rows of all tables, rounds a phase."""
+
+    seconds: float = 10.0
+    rows: int = 400_000
+    rounds: int = 40
+
+
+def saturate(graph: Graph, book: RuleBook, budget: Budget | None = None) -> Snapshot:
+    """The e-graph of ``graph`` under the rules of ``book``.
+
+    Raises CompileError where a rule equates tensors of different type: such a rule is unsound.
+    """
+    return _Saturation(graph, book, budget or Budget()).run()
+
+
+class _Saturation:
+    def __init__(self, graph: Graph, book: RuleBook, budget: Budget) -> None:
+        from egglog import bindings
+
+        self.graph = graph
+        self.book = book
+        self.budget = budget
+        self.bindings = bindings
+        self.egraph = bindings.EGraph()
+        self.terms = Terms(bindings)
+        self.started = time.perf_counter()
+        self.growth: list[Growth] = []
+
+    def run(self) -> Snapshot:
+        self.command(*self.book.commands(self.egraph, self.bindings))
+        encoded = encode(self.graph, self.terms)
+        self.command(*encoded.commands)
+        for phase, rulesets in PHASES:
+            present = tuple(name for name in rulesets if name in self.book.rulesets)
+            if present:
+                self.phase(phase, present)
+        return self.snapshot(encoded)
+
+    def parse(self, text: str) -> Sequence[Any]:
+        return self.egraph.parse_program(text) if text else ()
+
+    def command(self, *commands: Any) -> list[Any]:
+        """Run egglog commands; a panic or an error becomes a CompileError that says what egglog said."""
+        try:
+            return self.egraph.run_program(*commands)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise CompileError(
+                "equality saturation failed",
+                where="rule files",
+                why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                hint="a rule equates tensors that differ in shape or dtype; `egc rules check FILE` finds it",
+            ) from error
+
+    def iterate(self, ruleset: str) -> bool:
+        """One iteration of a ruleset; whether it changed anything."""
+        outputs = self.command(*self.parse(f"(run {ruleset} 1)"))
+        return any(getattr(output, "report", None) is not None and output.report.updated for output in outputs)
+
+    def facts(self) -> None:
+        for _ in range(self.budget.rounds):
+            if not self.iterate("facts"):
+                return
+
+    def phase(self, name: str, rulesets: tuple[str, ...]) -> None:
+        started = time.perf_counter()
+        stopped, rounds = "saturated", 0
+        while True:
+            self.facts()
+            changed = False
+            for ruleset in rulesets:
+                changed |= self.iterate(ruleset)
+            rounds += 1
+            if not changed:
+                break
+            if reason := self.exhausted(rounds):
+                stopped = reason
+                break
+        self.complete_types()
+        reader = Reader(self.egraph)
+        classes = reader.classes()
+        self.growth.append(
+            Growth(
+                name,
+                sum(map(len, classes.values())),
+                len(classes),
+                time.perf_counter() - started,
+                rounds,
+                stopped,
+            )
+        )
+
+    def exhausted(self, rounds: int) -> str:
+        """Which budget is spent; "" where none is."""
+        if rounds >= self.budget.rounds:
+            return f"{self.budget.rounds} rounds"
+        if time.perf_counter() - self.started > self.budget.seconds:
+            return f"{self.budget.seconds:g} s"
+        rows = sum(len(table.rows) for table in self.egraph.freeze().functions.values())
+        return f"{self.budget.rows} rows" if rows > self.budget.rows else ""
+
+    def complete_types(self) -> None:
+        """State shape and dtype of the e-classes that no rule of ``facts.egg`` reached, by type inference."""
+        reader = Reader(self.egraph)
+        known = _types(reader)
+        classes = reader.classes()
+        commands: list[Any] = []
+        names = _Namer(reader, classes, self.terms)
+        for eclass, type_ in infer_types(classes, known).items():
+            if eclass not in known and (term := names.term(eclass)) is not None:
+                commands.append(self.terms.set("shape", [term], self.terms.dims(type_.shape)))
+                commands.append(self.terms.set("dtype", [term], self.terms.literal(type_.dtype)))
+        if commands:
+            self.command(*commands)
+
+    def snapshot(self, encoded: Encoded) -> Snapshot:
+        reader = Reader(self.egraph)
+        by_id = {reader.decode("i64", row.inputs[0]): reader.number(row.output) for row in reader.rows("Id")}
+        classes = {eclass: tuple(enodes) for eclass, enodes in reader.classes().items()}
+        may_fuse: dict[tuple[int, int], str] = {}
+        for row in reader.rows("may-fuse"):
+            may_fuse[reader.number(row.inputs[0]), reader.number(row.inputs[1])] = ""
+        return Snapshot(
+            classes,
+            infer_types(classes, _types(reader)),
+            frozenset(reader.number(row.inputs[0]) for row in reader.rows("is-const")),
+            {name: by_id[i] for name, i in encoded.ids.items()},
+            may_fuse,
+            growth=tuple(self.growth),
+        )
+
+
+def _types(reader: Reader) -> dict[int, TensorType]:
+    """The types that the tables ``shape`` and ``dtype`` state."""
+    dtypes = {reader.number(row.inputs[0]): reader.decode("String", row.output) for row in reader.rows("dtype")}
+    types: dict[int, TensorType] = {}
+    for row in reader.rows("shape"):
+        eclass = reader.number(row.inputs[0])
+        if eclass in dtypes:
+            types[eclass] = TensorType(dtypes[eclass], reader.decode("DVec", row.output))
+    return types
+
+
+def infer_types(
+    classes: dict[int, Any], known: dict[int, TensorType]
+) -> dict[int, TensorType]:
+    """``known`` completed for every e-class that has an e-node over typed e-classes."""
+    types = dict(known)
+    waiting = [eclass for eclass in classes if eclass not in types]
+    while waiting:
+        left = []
+        for eclass in waiting:
+            for enode in classes[eclass]:
+                if (type_ := _infer_enode(enode, types)) is not None:
+                    types[eclass] = type_
+                    break
+            else:
+                left.append(eclass)
+        if len(left) == len(waiting):
+            break
+        waiting = left
+    return types
+
+
+def _infer_enode(enode: ENode, types: dict[int, TensorType]) -> TensorType | None:
+    if enode.op == "splat":
+        return TensorType(enode.attr("dtype"), ())
+    if enode.op in ("input", "const", "output", "host", "topk"):
+        return None
+    if any(child not in types for child in enode.children):
+        return None
+    try:
+        return infer(enode.op, tuple(types[child] for child in enode.children), dict(enode.attrs))[0]
+    except InferError as error:
+        raise CompileError(
+            "a rule built a term that has no type",
+            where=str(enode),
+            why=str(error),
+            hint="the rule lacks a condition on shapes; `egc rules check FILE` finds it",
+        ) from None
+
+
+class _Namer:
+    """Finds a term for an e-class: its ``Id`` where it has one, else an e-node over terms of its children."""
+
+    def __init__(self, reader: Reader, classes: dict[int, list[ENode]], terms: Terms) -> None:
+        self.terms = terms
+        self.classes = classes
+        self.found: dict[int, Any] = {
+            reader.number(row.output): terms.call("Id", terms.literal(reader.decode("i64", row.inputs[0])))
+            for row in reader.rows("Id")
+        }
+
+    def term(self, eclass: int, depth: int = 12) -> Any | None:
+        if eclass in self.found:
+            return self.found[eclass]
+        if depth == 0:
+            return None
+        for enode in self.classes[eclass]:
+            if (term := self._of(enode, depth)) is not None:
+                self.found[eclass] = term
+                return term
+        return None
+
+    def _of(self, enode: ENode, depth: int) -> Any | None:
+        terms = self.terms
+        match enode.op:
+            case "splat":
+                return terms.call("Splat", terms.literal(enode.attr("dtype")), terms.literal(enode.attr("value")))
+            case "const" | "input" | "output" | "host" | "topk":
+                return None
+        constructor = constructor_of(enode.op, len(enode.children))
+        children = iter(enode.children)
+        attrs = dict(enode.attrs)
+        args: list[Any] = []
+        for name, sort in CONSTRUCTORS[constructor.name].args:
+            if name == "operand":
+                child = self.term(next(children), depth - 1)
+                if child is None:
+                    return None
+                args.append(child)
+            else:
+                args.append(terms.attr(sort, attrs[name]))
+        return terms.call(constructor.name, *args)

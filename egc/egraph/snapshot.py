@@ -1,0 +1,80 @@
+"""A saturated e-graph as plain values: e-classes of e-nodes, their types, and what the rules recorded.
+
+Nothing here refers to egglog: extraction, explanation and tests read snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from egc.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class ENode:
+    """An operator over e-classes.
+
+    ``op`` is an operator of :mod:`egc.ir.ops`, or ``input``, ``const``, ``splat`` (leaves), or ``output`` (attribute
+    ``index`` of the e-class of an operator with several results).
+    """
+
+    op: str
+    children: tuple[int, ...]
+    attrs: tuple[tuple[str, Any], ...] = ()
+
+    def attr(self, name: str) -> Any:
+        """The value of attribute ``name``; KeyError where there is none."""
+        return dict(self.attrs)[name]
+
+    def __str__(self) -> str:
+        parts = [f"c{child}" for child in self.children] + [f"{key}={value}" for key, value in self.attrs]
+        return f"{self.op}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What one phase did: e-nodes and e-classes after it, seconds, rounds, and why it stopped."""
+
+    phase: str
+    enodes: int
+    eclasses: int
+    seconds: float
+    rounds: int
+    stopped: str  # "saturated", or the budget that was hit
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A frozen e-graph. ``roots`` maps each value of the graph to its e-class."""
+
+    classes: Mapping[int, tuple[ENode, ...]]
+    types: Mapping[int, TensorType]
+    constant: frozenset[int]
+    roots: Mapping[str, int]
+    may_fuse: Mapping[tuple[int, int], str]
+    derived: Mapping[tuple[int, ENode], tuple[str, ...]] = field(default_factory=dict)
+    growth: tuple[Growth, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of e-nodes."""
+        return sum(map(len, self.classes.values()))
+
+    def __str__(self) -> str:
+        return "\n".join(print_snapshot(self))
+
+
+def print_snapshot(snapshot: Snapshot) -> Iterator[str]:
+    """The lines of a snapshot's text form, one e-class a paragraph."""
+    names: dict[int, list[str]] = {}
+    for name, eclass in snapshot.roots.items():
+        names.setdefault(eclass, []).append(f"%{name}")
+    for eclass, enodes in sorted(snapshot.classes.items()):
+        kind = " constant" if eclass in snapshot.constant else ""
+        known = f" {', '.join(names[eclass])}" if eclass in names else ""
+        yield f"c{eclass} : {snapshot.types.get(eclass, '?')}{kind}{known}"
+        for enode in enodes:
+            rules = snapshot.derived.get((eclass, enode), ())
+            yield f"  {enode}" + (f"  # {', '.join(rules)}" if rules else "")

@@ -1,0 +1,158 @@
+"""What an e-node costs on a machine, in seconds, by term.
+
+A contraction costs its arithmetic at the machine's peak or its traffic, whichever is longer. A scalar function costs its
+arithmetic, and the traffic of its result where no rule lets it share a kernel. A view that a rule lets into a reader costs
+nothing but a transpose, which moves every element against the grain: it is a layout conversion and pays for its bytes twice.
+Constant e-classes cost nothing at run time.
+
+The formula is the roofline model (Williams, Waterman & Patterson, CACM 52(4), 2009) with a launch cost a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from egc.egraph.snapshot import ENode, Snapshot
+from egc.ir.dims import evaluate, product
+from egc.ir.scalar import FUNCTIONS
+from egc.ir.types import TensorType, itemsize
+
+# What a symbolic extent counts for when costs are compared; extents of the model itself are used where they are known.
+SYMBOLIC_EXTENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCost:
+    """Seconds by term: arithmetic, memory traffic, layout conversion, kernel launch."""
+
+    compute: float = 0.0
+    traffic: float = 0.0
+    conversion: float = 0.0
+    launch: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """The cost of the e-node alone: arithmetic and traffic overlap."""
+        return max(self.compute, self.traffic) + self.conversion + self.launch
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s, seconds a launch."""
+
+    flops: float
+    vector_ops: float
+    bandwidth: float
+    conversion_bandwidth: float
+    launch: float
+
+
+# Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous vector axis for
+# its channels, so its register tile starves.
+_EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.5}
+_FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
+_LEAVES = frozenset({"input", "const", "splat"})
+
+
+class CostModel:
+    """Costs of the e-nodes of one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, rates: Rates) -> None:
+        self.snapshot = snapshot
+        self.rates = rates
+        self._sizes: dict[int, int] = {}
+        fused = {producer for producer, _ in snapshot.may_fuse}
+        consumers = {consumer for _, consumer in snapshot.may_fuse}
+        self._fusable = fused | consumers
+
+    def size(self, eclass: int) -> int:
+        """The number of elements of an e-class, symbols at SYMBOLIC_EXTENT; 1 where the type is unknown."""
+        if eclass not in self._sizes:
+            type_ = self.snapshot.types.get(eclass)
+            self._sizes[eclass] = 1 if type_ is None else elements(type_)
+        return self._sizes[eclass]
+
+    def bytes(self, eclass: int) -> int:
+        """The size of an e-class in bytes."""
+        type_ = self.snapshot.types.get(eclass)
+        return self.size(eclass) * (itemsize(type_.dtype) if type_ else 1)
+
+    def cost(self, eclass: int, enode: ENode) -> NodeCost:
+        """The cost of computing ``eclass`` by ``enode``, its operands being at hand."""
+        if eclass in self.snapshot.constant or enode.op in _LEAVES:
+            return NodeCost()
+        rates = self.rates
+        moved = self.bytes(eclass) + sum(self.bytes(child) for child in enode.children)
+        traffic = moved / rates.bandwidth
+        if enode.op in _FREE_VIEWS:
+            # Not quite free: a shorter program is better where nothing else differs.
+            return NodeCost(launch=rates.launch * 0.01)
+        if enode.op == "transpose":
+            return NodeCost(conversion=2 * self.bytes(eclass) / rates.conversion_bandwidth, launch=rates.launch)
+        if enode.op == "cast":
+            return NodeCost(self.size(eclass) / rates.vector_ops, 0.0, 0.0, rates.launch * 0.05)
+        if enode.op == "map":
+            compute = FUNCTIONS[enode.attr("fn")].flops * self.size(eclass) / rates.vector_ops
+            share = eclass in self._fusable
+            return NodeCost(compute, 0.0 if share else traffic, 0.0, rates.launch * (0.05 if share else 1.0))
+        if (flops := self.flops(eclass, enode)) is not None:
+            efficiency = _EFFICIENCY[enode.op]
+            return NodeCost(flops / (rates.flops * efficiency), traffic, 0.0, rates.launch)
+        return NodeCost(self.work(eclass, enode) / rates.vector_ops, traffic, 0.0, rates.launch)
+
+    def flops(self, eclass: int, enode: ENode) -> float | None:
+        """Floating-point operations of a contraction; None for other operators."""
+        types = self.snapshot.types
+        match enode.op:
+            case "matmul":
+                return 2.0 * self.size(eclass) * _extent(types[enode.children[0]].shape[-1])
+            case "conv":
+                w = types[enode.children[1]]
+                return 2.0 * self.size(eclass) * elements(TensorType(w.dtype, w.shape[1:]))
+            case "conv_channels_last":
+                w = types[enode.children[1]]
+                return 2.0 * self.size(eclass) * elements(TensorType(w.dtype, w.shape[:-1]))
+            case "attention":
+                q, k = types[enode.children[0]], types[enode.children[1]]
+                return 4.0 * elements(q) * _extent(k.shape[-2])
+        return None
+
+    def work(self, eclass: int, enode: ENode) -> float:
+        """Vector-lane operations of an operator that is not a contraction."""
+        operand = max((self.size(child) for child in enode.children), default=1)
+        match enode.op:
+            case "pool":
+                return float(self.size(eclass) * elements(TensorType("bool", enode.attr("window"))))
+            case "softmax":
+                return 15.0 * operand
+            case "layer_norm" | "rms_norm":
+                return 6.0 * operand
+        return float(max(operand, self.size(eclass)))
+
+
+def elements(type_: TensorType) -> int:
+    """The number of elements of a type, symbols at SYMBOLIC_EXTENT."""
+    return max(0, _extent(product(type_.shape)))
+
+
+def _extent(dim: object) -> int:
+    if isinstance(dim, int):
+        return dim
+    return max(1, evaluate(dim, _Everywhere()))  # type: ignore[arg-type]
+
+
+class _Everywhere(Mapping[str, int]):
+    """Every symbol at SYMBOLIC_EXTENT."""
+
+    def __getitem__(self, key: str) -> int:
+        return SYMBOLIC_EXTENT
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

@@ -1,0 +1,105 @@
+"""A solution as a Graph again, with constant e-classes computed now.
+
+An e-class that depends on constants alone becomes a constant; the values that only lead to it are dropped, so a folded
+weight is stored once, in the form in which it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from egc.egraph.snapshot import ENode, Snapshot
+from egc.extract.solution import Solution
+from egc.ir.evaluate import evaluate_node
+from egc.ir.graph import Graph, GraphBuilder
+from egc.ir.types import numpy_dtype
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The optimized graph and, for each of its values, the e-class that it came from."""
+
+    graph: Graph
+    eclass: Mapping[str, int]
+
+
+def decode(source: Graph, snapshot: Snapshot, solution: Solution) -> Decoded:
+    """The graph that ``solution`` chose. Value names and ONNX nodes carry over from ``source`` where values survive."""
+    return _Decoder(source, snapshot, solution).run()
+
+
+class _Decoder:
+    def __init__(self, source: Graph, snapshot: Snapshot, solution: Solution) -> None:
+        self.source = source
+        self.snapshot = snapshot
+        self.solution = solution
+        self.builder = GraphBuilder(source.name)
+        self.names: dict[int, str] = {}
+        self.multi: dict[int, tuple[str, ...]] = {}
+        self.arrays: dict[int, np.ndarray] = {}
+        self.by_digest = {constant.digest: constant.data for constant in source.constants.values()}
+        self.original: dict[int, list[str]] = {}
+        for name, eclass in snapshot.roots.items():
+            self.original.setdefault(eclass, []).append(name)
+
+    def run(self) -> Decoded:
+        for name in self.source.inputs:
+            self.builder.input(name, self.source.types[name])
+            self.names.setdefault(self.snapshot.roots[name], name)
+        for eclass in self.solution.order:
+            if eclass not in self.names and eclass not in self.snapshot.constant:
+                self.emit(eclass, self.solution.choice[eclass])
+        outputs = [self.value(self.snapshot.roots[name]) for name in self.source.outputs]
+        return Decoded(self.builder.finish(outputs), {name: eclass for eclass, name in self.names.items()})
+
+    def value(self, eclass: int) -> str:
+        """The name of an e-class's value; constants come into being when something reads them."""
+        if eclass not in self.names:
+            self.names[eclass] = self.builder.constant(self.array(eclass), self.known_name(eclass))
+        return self.names[eclass]
+
+    def known_name(self, eclass: int) -> str | None:
+        """The name that the value has in the source graph."""
+        return next(iter(self.original.get(eclass, ())), None)
+
+    def sources(self, eclass: int) -> tuple[str, ...]:
+        """The ONNX nodes whose results this e-class holds."""
+        producers = (self.source.producer.get(name) for name in self.original.get(eclass, ()))
+        return tuple(dict.fromkeys(source for node in producers if node for source in node.sources))
+
+    def emit(self, eclass: int, enode: ENode) -> None:
+        if enode.op == "output":
+            self.names[eclass] = self.multi[enode.children[0]][enode.attr("index")]
+            return
+        operands = [self.value(child) for child in enode.children]
+        if enode.op in ("host", "topk"):
+            self.multi[eclass] = self.builder.add_multi(
+                enode.op, operands, self.multi_sources(eclass), **dict(enode.attrs)
+            )
+            return
+        self.names[eclass] = self.builder.add(
+            enode.op, operands, self.sources(eclass), self.known_name(eclass), **dict(enode.attrs)
+        )
+
+    def multi_sources(self, eclass: int) -> tuple[str, ...]:
+        """The ONNX nodes of an operator with several results."""
+        for name, root in self.snapshot.roots.items():
+            chosen = self.solution.choice.get(root)
+            if chosen is not None and chosen.op == "output" and chosen.children == (eclass,):
+                return self.source.producer[name].sources
+        return ()
+
+    def array(self, eclass: int) -> np.ndarray:
+        """The content of a constant e-class; nothing on the way to it is kept."""
+        if eclass in self.arrays:
+            return self.arrays[eclass]
+        enode = self.solution.choice[eclass]
+        if enode.op == "const":
+            return self.by_digest[enode.attr("digest")]
+        if enode.op == "splat":
+            return np.asarray(enode.attr("value")).astype(numpy_dtype(enode.attr("dtype")))
+        operands = tuple(self.array(child) for child in enode.children)
+        return evaluate_node(enode.op, operands, dict(enode.attrs))[0]

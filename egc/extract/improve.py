@@ -1,0 +1,112 @@
+"""Improving a solution on its true cost, with sharing counted once.
+
+One e-class at a time, every other e-node of the class is tried: what it newly needs is added, what nothing needs any
+more is dropped, and the switch is kept where the sum falls. Passes repeat until one changes nothing or the time is up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from egc.egraph.snapshot import ENode, Snapshot
+from egc.extract.solution import CostOf, CyclicChoice, Solution, topological
+
+# A gain below this fraction of the total is rounding, not an improvement.
+_EPSILON = 1e-9
+
+
+def improve(snapshot: Snapshot, start: Solution, cost_of: CostOf, seconds: float) -> Solution:
+    """A solution at most as expensive as ``start``, by single switches."""
+    return _Search(snapshot, start, cost_of).run(seconds)
+
+
+class _Search:
+    def __init__(self, snapshot: Snapshot, start: Solution, cost_of: CostOf) -> None:
+        self.snapshot = snapshot
+        self.roots = start.roots
+        self.choice: dict[int, ENode] = dict(start.choice)
+        self.cost_of = cost_of
+        self.reindex()
+
+    def reindex(self) -> None:
+        """Count the readers of every needed e-class and its place in the order."""
+        order = topological(self.choice, self.roots)
+        self.position = {eclass: i for i, eclass in enumerate(order)}
+        self.uses: Counter[int] = Counter(self.roots)
+        for eclass in order:
+            self.uses.update(set(self.choice[eclass].children))
+        self.total = sum(self.cost_of(eclass, self.choice[eclass]) for eclass in order)
+
+    def run(self, seconds: float) -> Solution:
+        deadline = time.perf_counter() + seconds
+        improved = True
+        while improved and time.perf_counter() < deadline:
+            improved = False
+            for eclass in sorted(self.position, key=self.position.__getitem__, reverse=True):
+                if time.perf_counter() > deadline:
+                    break
+                improved |= eclass in self.position and self.switch(eclass)
+        return Solution(dict(self.choice), self.roots)
+
+    def switch(self, eclass: int) -> bool:
+        """Try the other e-nodes of ``eclass``; keep the best one that lowers the total."""
+        current = self.choice[eclass]
+        best, best_delta = None, -_EPSILON * self.total
+        for enode in self.snapshot.classes[eclass]:
+            if enode is current or enode == current or eclass in enode.children:
+                continue
+            if any(child not in self.choice for child in enode.children) or self.reaches(enode, eclass):
+                continue
+            delta = self.delta(eclass, current, enode)
+            if delta < best_delta:
+                best, best_delta = enode, delta
+        if best is None:
+            return False
+        self.choice[eclass] = best
+        try:
+            self.reindex()
+        except CyclicChoice:
+            self.choice[eclass] = current
+            self.reindex()
+            return False
+        return True
+
+    def reaches(self, enode: ENode, target: int) -> bool:
+        """Whether ``enode`` needs ``target`` under the current choice."""
+        limit = self.position[target]
+        seen: set[int] = set()
+        stack = list(enode.children)
+        while stack:
+            eclass = stack.pop()
+            if eclass == target:
+                return True
+            if eclass in seen or self.position.get(eclass, limit) < limit:
+                continue  # needed e-classes before the target in the order cannot need it
+            seen.add(eclass)
+            stack.extend(self.choice[eclass].children)
+        return False
+
+    def delta(self, eclass: int, old: ENode, new: ENode) -> float:
+        """The change of the total when ``eclass`` switches from ``old`` to ``new``."""
+        uses: dict[int, int] = {}
+
+        def count(c: int) -> int:
+            return uses.get(c, self.uses[c])
+
+        delta = self.cost_of(eclass, new) - self.cost_of(eclass, old)
+        stack = list(set(new.children))
+        while stack:
+            child = stack.pop()
+            if count(child) == 0:
+                delta += self.cost_of(child, self.choice[child])
+                stack.extend(set(self.choice[child].children))
+            uses[child] = count(child) + 1
+        stack = list(set(old.children))
+        while stack:
+            child = stack.pop()
+            uses[child] = count(child) - 1
+            if uses[child] == 0:
+                delta -= self.cost_of(child, self.choice[child])
+                stack.extend(set(self.choice[child].children))
+        return delta
