@@ -1,0 +1,38 @@
+"""The product's data files: rules and machines. They stand at the top of a source tree and inside an installed package."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from egc.errors import EgcError
+
+
+@lru_cache(maxsize=2)
+def data_folder(name: str) -> Path:
+    """The folder `rules` or `cost_models`. Raises EgcError where the installation lacks it."""
+    packed = resources.files("egc") / "_data" / name
+    if isinstance(packed, Path):
+        for folder in (packed, packed.parents[2] / name):
+            if folder.is_dir():
+                return folder
+    raise EgcError(
+        f"egc's `{name}` folder is missing",
+        where=str(packed),
+        why="the package was not installed whole, or is run from inside an archive",
+        hint="install it again with pip",
+    )
+
+
+@lru_cache(maxsize=1)
+def shipped_rules() -> tuple[Path, ...]:
+    """The rule files that come with egc: the vocabulary of prelude.egg first, then the others by name."""
+    files = sorted(data_folder("rules").glob("*.egg"), key=lambda p: (p.name != "prelude.egg", p.name))
+    return tuple(files)
+
+
+def cost_model(name: str) -> Path | None:
+    """The file of a shipped cost model; None where there is none of that name."""
+    path = data_folder("cost_models") / f"{name}.toml"
+    return path if path.is_file() else None

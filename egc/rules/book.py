@@ -1,0 +1,202 @@
+"""Loading: rule files → one RuleBook of declarations and checked rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from egc.errors import Problems, UsageError
+from egc.resources import shipped_rules
+from egc.rules import syntax as s
+from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
+from egc.rules.emit import Emitter
+from egc.rules.environment import Environment
+from egc.rules.notes import ACCURACIES, read_notes
+from egc.rules.reader import read_file
+from egc.rules.rule import Rule, build_rules
+from egc.rules.sorts import Inference
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """Everything that one or more e-graphs are told.
+
+    `declarations` holds the sorts, tables, rulesets, globals and facts in file order; `rules` those rules that may fire,
+    in file order; `left_out` why each of the others may not. `environment` is what the declarations say.
+    """
+
+    declarations: tuple[s.Command, ...]
+    rules: tuple[Rule, ...]
+    left_out: dict[str, str]
+    environment: Environment
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def rulesets(self) -> tuple[str, ...]:
+        """The rulesets, in the order of their declarations."""
+        return tuple(self.environment.rulesets)
+
+    def in_ruleset(self, ruleset: str) -> tuple[Rule, ...]:
+        """The rules of a ruleset, in file order."""
+        return tuple(r for r in self.rules if r.ruleset == ruleset)
+
+    def rule(self, name: str) -> Rule:
+        """The rule of that name. Raises KeyError."""
+        for rule in self.rules:
+            if rule.name == name:
+                return rule
+        raise KeyError(name)
+
+    def commands(self, provenance: bool = True) -> list[Any]:
+        """The egglog commands that tell an e-graph all this; with `provenance`, rules record their matches.
+
+        The first call imports egglog.
+        """
+        return Emitter().program(self.declarations, self.rules, provenance)
+
+    def only(self, rulesets: Iterable[str]) -> RuleBook:
+        """The book for an e-graph that runs `rulesets`: all declarations, and the rules of these rulesets."""
+        wanted = set(rulesets)
+        return replace(self, rules=tuple(r for r in self.rules if r.ruleset in wanted))
+
+
+@dataclass
+class Loaded:
+    """Files as read: what could be used of them and everything found wrong, in file order."""
+
+    declarations: list[s.Command]
+    rules: list[Rule]
+    environment: Environment
+    diagnostics: list[Diagnostic]
+
+    @property
+    def errors(self) -> list[Diagnostic]:
+        """The findings that stop the files from being used."""
+        return [d for d in self.diagnostics if not d.warning]
+
+
+def load_rules(
+    paths: Sequence[Path] | None = None,
+    disabled: Iterable[str] = (),
+    accuracy: str = "default",
+    extra: Sequence[Path] = (),
+) -> RuleBook:
+    """Read `paths` (the shipped rules where None) and then the user's `extra` files.
+
+    Rules named in `disabled` are left out, and those of a class that `accuracy` does not admit. The name of a birewrite
+    takes out both of its ways. Raises RuleFileError with all errors of all files, UsageError for names unknown to
+    `disabled`, and BadInput for a file that is not there.
+    """
+    if accuracy not in ACCURACIES:
+        raise UsageError(f"unknown accuracy `{accuracy}`", hint=f"one of: {', '.join(ACCURACIES)}")
+    loaded = read_rules([*(shipped_rules() if paths is None else paths), *extra])
+    if loaded.errors:
+        raise RuleFileError(loaded.errors)
+    disabled = set(disabled)
+    _check_names(disabled, loaded.rules)
+    admitted, left_out = [], {}
+    for rule in loaded.rules:
+        if rule.name in disabled or rule.file_name in disabled:
+            left_out[rule.name] = "disabled"
+        elif rule.rule_class not in ACCURACIES[accuracy]:
+            left_out[rule.name] = f"{rule.rule_class.value}, which --accuracy {accuracy} does not admit"
+        else:
+            admitted.append(rule)
+    warnings = tuple(d for d in loaded.diagnostics if d.warning)
+    return RuleBook(tuple(loaded.declarations), tuple(admitted), left_out, loaded.environment, warnings)
+
+
+def read_rules(paths: Sequence[Path]) -> Loaded:
+    """Read and check files without stopping at errors. Raises BadInput for a file that cannot be opened.
+
+    All declarations of all files come before the rules, so that a rule may use what a later file declares.
+    """
+    loaded = Loaded([], [], Environment(), [])
+    forms: list[s.Form] = []
+    order: dict[str, int] = {}
+    for path in paths:
+        file, errors = read_file(path, _shown(path))
+        order[file.source.name] = len(order)
+        loaded.diagnostics.extend(errors)
+        forms.extend(file.forms)
+    for form in forms:
+        if not isinstance(form.command, s.RewriteForm | s.RuleForm):
+            _declare(form.command, loaded)
+    seen: dict[str, Rule] = {}
+    for form in forms:
+        if isinstance(form.command, s.RewriteForm | s.RuleForm):
+            for rule in _rules(form, loaded):
+                _check_new(rule, seen, loaded.diagnostics)
+                loaded.rules.append(rule)
+    loaded.diagnostics.extend(loaded.environment.errors)
+    loaded.diagnostics.sort(key=lambda d: (order[d.span.source.name], d.span.start))
+    return loaded
+
+
+def _shown(path: Path) -> str:
+    """A shipped file is called `rules/NAME`, any other by the path that was given."""
+    return f"rules/{path.name}" if path in shipped_rules() else str(path)
+
+
+def _declare(command: s.Command, loaded: Loaded) -> None:
+    """A declaration, or an action on the empty e-graph: a global or a fact."""
+    environment = loaded.environment
+    environment.declare(command)
+    loaded.declarations.append(command)
+    if not isinstance(
+        command, s.Let | s.Set | s.Union | s.Delete | s.Subsume | s.Panic | s.Call | s.Var | s.Lit
+    ):
+        return
+    inference = Inference(environment)
+    if isinstance(command, s.Let):
+        if not command.name.startswith("$"):
+            inference.errors.append(
+                Diagnostic(
+                    f"the global `{command.name}` must start with `$`",
+                    command.name_span,
+                    f"write `${command.name}`",
+                )
+            )
+        elif command.name in environment.globals:
+            inference.errors.append(Diagnostic(f"`{command.name}` is defined twice", command.name_span))
+        sort = inference.expression(command.value)
+        if sort and not inference.errors:
+            environment.globals[command.name] = (sort, command.name_span)
+    else:
+        inference.actions((command,))
+        inference.finish()
+    loaded.diagnostics.extend(inference.errors)
+
+
+def _rules(form: s.Form, loaded: Loaded) -> list[Rule]:
+    command = form.command
+    assert isinstance(command, s.RewriteForm | s.RuleForm)
+    if command.options.ruleset:
+        loaded.environment.check_ruleset(command.options.ruleset)
+    notes = read_notes(form.comments, loaded.diagnostics)
+    rules, errors = build_rules(form, notes, loaded.environment)
+    loaded.diagnostics.extend(errors)
+    return rules
+
+
+def _check_new(rule: Rule, seen: dict[str, Rule], diagnostics: list[Diagnostic]) -> None:
+    earlier = seen.setdefault(rule.name, rule)
+    name = rule.form.options.name
+    if earlier is not rule and name is not None:
+        diagnostics.append(
+            Diagnostic(
+                f"two rules are called `{rule.name}`", name.span, f"the first is at {earlier.location}"
+            )
+        )
+
+
+def _check_names(names: set[str], rules: list[Rule]) -> None:
+    known = {r.name for r in rules} | {r.file_name for r in rules}
+    problems = Problems()
+    for name in sorted(names - known):
+        problems.add(
+            f"there is no rule `{name}`", hint=nearest(name, known) or "`egc rules list` names them all"
+        )
+    problems.raise_if_any(UsageError, "these rules do not exist")
