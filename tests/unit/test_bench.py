@@ -1,0 +1,130 @@
+"""The benchmark harness: what it feeds, what it compares, and that a failing runtime is not hidden."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from egc.bench.compare import Plan, Timing, compare, ratio_to_best_peer, relative_error
+from egc.bench.inputs import InputSpec, input_specs, random_inputs
+from egc.bench.report import Comparison, disagreements, geometric_mean, to_json, to_markdown
+from egc.cli.bench import parse_peers, parse_shapes
+from egc.errors import BadInput, UsageError
+
+MODELS = Path(__file__).parents[1] / "models"
+ONE_ROUND = Plan(rounds=1, seconds=0.0, least=2)
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> Path:
+    """`Gather(table[7, 3], Cast(Reshape(ids)))` plus a float input, both with a symbolic dim."""
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT32, ["n"])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Reshape", ["ids", "flat"], ["shaped"]),
+        helper.make_node("Cast", ["shaped"], ["wide"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "wide"], ["rows"], axis=0),
+        helper.make_node("Add", ["rows", "x"], ["y"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.ones((7, 3), np.float32), "table"),
+        numpy_helper.from_array(np.array([-1]), "flat"),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "lookup", [ids, x], [y], weights))
+    path = tmp_path / "lookup.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_indices_stay_within_the_table_they_reach(lookup: Path) -> None:
+    specs = input_specs(lookup, {"ids": (1000,)})
+    assert specs == (InputSpec("ids", "int32", (1000,), 0, 7), InputSpec("x", "float32", (1, 3)))
+    assert set(random_inputs(specs, 0)["ids"]) == set(range(7))
+
+
+def test_inputs_depend_on_the_seed_alone(lookup: Path) -> None:
+    specs = input_specs(lookup)
+    first, again, other = (random_inputs(specs, seed)["x"] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_specs_survive_json() -> None:
+    spec = InputSpec("ids", "int64", (2, 3), 1, 9)
+    assert InputSpec.from_json(spec.to_json()) == spec
+
+
+def test_wrong_shapes_and_files_are_refused(lookup: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no input is called z"):
+        input_specs(lookup, {"z": (1,)})
+    with pytest.raises(UsageError, match="another rank"):
+        input_specs(lookup, {"x": (1,)})
+    garbage = tmp_path / "garbage.onnx"
+    garbage.write_bytes(b"\xff not a model")
+    with pytest.raises(BadInput, match="cannot read the model"):
+        input_specs(garbage)
+
+
+@pytest.mark.parametrize(
+    ("output", "reference", "error"),
+    [
+        (np.array([3.0, 4.0]), np.array([3.0, 4.0]), 0.0),
+        (np.array([3.0, 5.0]), np.array([3.0, 4.0]), 0.2),
+        (np.zeros(2), np.zeros(2), 0.0),
+        (np.array([0.5]), np.array([0.0]), 0.5),
+        (np.zeros((2, 1)), np.zeros(2), math.inf),
+        (np.zeros(2, np.float32), np.zeros(2), math.inf),
+        (np.array([np.nan]), np.array([1.0]), math.inf),
+    ],
+)
+def test_relative_error(output: np.ndarray, reference: np.ndarray, error: float) -> None:
+    assert relative_error(output, reference) == pytest.approx(error)
+
+
+def test_ratio_is_against_the_fastest_peer() -> None:
+    timings = [Timing("egc", times=[2.0]), Timing("a", times=[3.0]), Timing("b", times=[1.0]), Timing("c")]
+    assert ratio_to_best_peer(timings, "egc") == 0.5
+    assert ratio_to_best_peer(timings, "c") is None
+    assert ratio_to_best_peer(timings[:1], "egc") is None
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_runtimes_are_timed_and_one_that_fails_is_reported(tmp_path: Path) -> None:
+    model = MODELS / "mlp.torchscript.onnx"
+    specs = input_specs(model)
+    (timing,) = compare(model, specs, ["onnxruntime"], 1, ONE_ROUND)
+    assert timing.failure is None
+    assert len(timing.times) == 2
+    assert timing.minimum > 0
+    assert timing.peak_bytes > 10_000_000
+
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(model.read_bytes()[:1000])
+    (failed,) = compare(broken, specs, ["onnxruntime"], 1, ONE_ROUND)
+    assert failed.failure is not None
+    assert "onnxruntime could not load the model" in failed.failure
+    comparison = Comparison("broken", 1, (failed,))
+    assert len(disagreements([comparison], 1e-4)) == 1
+    assert to_json([comparison], "egc")["models"][0]["runtimes"][0]["failure"] == failed.failure
+
+
+def test_an_output_too_far_off_is_a_disagreement() -> None:
+    comparison = Comparison(
+        "m", 2, (Timing("egc", times=[1.0], error=2e-4), Timing("b", times=[2.0], error=1e-5))
+    )
+    (line,) = disagreements([comparison], 1e-4)
+    assert line == "m, threads=2: egc differs by 2.0e-04, more than 1e-04"
+    assert to_markdown([comparison], "egc").splitlines()[2] == "| m | 2 | 1000.00 | 2000.00 | 2.00 |"
+
+
+def test_options_are_checked() -> None:
+    assert parse_shapes(["x=1x3", "a=b=2", "scalar="]) == {"x": (1, 3), "a=b": (2,), "scalar": ()}
+    for wrong in ("x", "x=1xq", "x=-1"):
+        with pytest.raises(UsageError, match="not of the form"):
+            parse_shapes([wrong])
+    with pytest.raises(UsageError, match="no peer is called tvm"):
+        parse_peers("tvm")
