@@ -19,7 +19,7 @@ INPUTS  := pyproject.toml constraints.txt
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-demo
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python -m bench.demo
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
