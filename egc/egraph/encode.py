@@ -61,6 +61,12 @@ class _Encoder:
         self.commands.append(terms.set("shape", [self.id(name)], terms.dims(type_.shape)))
         self.commands.append(terms.set("dtype", [self.id(name)], terms.literal(type_.dtype)))
 
+    def part(self, name: str, term: Any) -> Any:
+        """Name a part of a node's term, so that facts about it can be told of the node."""
+        self.ids[name] = len(self.ids)
+        self.commands.append(self.terms.union(self.id(name), term))
+        return self.id(name)
+
     def constant(self, name: str) -> None:
         constant = self.graph.constants[name]
         value = constant.splat
@@ -123,6 +129,8 @@ class _Encoder:
         else:
             axis = self.terms.literal(node.attr("axis"))
             term = self.id(node.inputs[0])
-            for name in node.inputs[1:]:
+            for i, name in enumerate(node.inputs[1:], 1):
                 term = self.terms.call("Concat", term, self.id(name), axis)
+                if i < len(node.inputs) - 1:
+                    term = self.part(f"{node.output}#{i}", term)
         self.define(node.output, term)

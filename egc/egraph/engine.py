@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from egc.egraph.encode import Encoded, encode
+from egc.egraph.encode import encode
+from egc.egraph.provenance import fusions
 from egc.egraph.reading import Reader
 from egc.egraph.snapshot import ENode, Growth, Snapshot
 from egc.egraph.terms import Terms
@@ -22,14 +23,16 @@ from egc.ir.graph import Graph
 from egc.ir.infer import InferError, infer
 from egc.ir.types import TensorType
 from egc.rules import RuleBook
+from egc.rules.emit import Emitter
 
 PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("canonical", ("canonical",)),
     ("recognise", ("canonical", "recognise")),
     ("layout", ("canonical", "layout")),
     ("merge", ("canonical", "merge")),
-    ("fuse", ("fuse",)),
 )
+FACTS = "facts"
+FUSION = "fuse"  # runs after extraction, on the chosen graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +49,37 @@ def saturate(graph: Graph, book: RuleBook, budget: Budget | None = None) -> Snap
 
     Raises CompileError where a rule equates tensors of different type: such a rule is unsound.
     """
-    return _Saturation(graph, book, budget or Budget()).run()
+    return _Run(graph, book, budget or Budget(), PHASES).saturate()
 
 
-class _Saturation:
-    def __init__(self, graph: Graph, book: RuleBook, budget: Budget) -> None:
+def legal_fusions(graph: Graph, book: RuleBook, budget: Budget | None = None) -> dict[tuple[str, str], str]:
+    """Which (producer, consumer) values of ``graph`` may share a kernel, and by which rule of the ruleset ``fuse``.
+
+    This runs in an e-graph of its own, in which every e-class has the one e-node that extraction chose, so that a rule
+    speaks of what is computed and not of what could have been.
+    """
+    run = _Run(graph, book, budget or Budget(), ((FUSION, (FUSION,)),))
+    run.run_phases()
+    reader = Reader(run.egraph)
+    name_of = {eclass: name.partition("#")[0] for name, eclass in run.roots(reader).items()}
+    return {
+        (name_of[producer], name_of[consumer]): rule
+        for (producer, consumer), rule in fusions(reader, run.book).items()
+        if producer in name_of and consumer in name_of
+    }
+
+
+class _Run:
+    """One e-graph over its life."""
+
+    def __init__(
+        self, graph: Graph, book: RuleBook, budget: Budget, phases: tuple[tuple[str, tuple[str, ...]], ...]
+    ) -> None:
         from egglog import bindings
 
         self.graph = graph
-        self.book = book
+        self.phases = phases
+        self.book = book.only({FACTS, *(name for _, names in phases for name in names)})
         self.budget = budget
         self.bindings = bindings
         self.egraph = bindings.EGraph()
@@ -62,15 +87,30 @@ class _Saturation:
         self.started = time.perf_counter()
         self.growth: list[Growth] = []
 
-    def run(self) -> Snapshot:
-        self.command(*self.book.commands(self.egraph, self.bindings))
-        encoded = encode(self.graph, self.terms)
-        self.command(*encoded.commands)
-        for phase, rulesets in PHASES:
-            present = tuple(name for name in rulesets if name in self.book.rulesets)
-            if present:
-                self.phase(phase, present)
-        return self.snapshot(encoded)
+    def run_phases(self) -> None:
+        """Tell egglog the rules and the graph, then run every phase."""
+        self.command(*Emitter().program(self.book.declarations, self.book.rules))
+        self.encoded = encode(self.graph, self.terms)
+        self.command(*self.encoded.commands)
+        for phase, rulesets in self.phases:
+            self.phase(phase, rulesets)
+
+    def saturate(self) -> Snapshot:
+        self.run_phases()
+        reader = Reader(self.egraph)
+        classes = {eclass: tuple(enodes) for eclass, enodes in reader.classes().items()}
+        return Snapshot(
+            classes,
+            infer_types(classes, _types(reader)),
+            frozenset(reader.number(row.inputs[0]) for row in reader.rows("is-const")),
+            self.roots(reader),
+            growth=tuple(self.growth),
+        )
+
+    def roots(self, reader: Reader) -> dict[str, int]:
+        """The e-class of every value of the graph."""
+        by_id = {reader.decode("i64", row.inputs[0]): reader.number(row.output) for row in reader.rows("Id")}
+        return {name: by_id[i] for name, i in self.encoded.ids.items()}
 
     def parse(self, text: str) -> Sequence[Any]:
         return self.egraph.parse_program(text) if text else ()
@@ -96,7 +136,7 @@ class _Saturation:
 
     def facts(self) -> None:
         for _ in range(self.budget.rounds):
-            if not self.iterate("facts"):
+            if not self.iterate(FACTS):
                 return
 
     def phase(self, name: str, rulesets: tuple[str, ...]) -> None:
@@ -149,22 +189,6 @@ class _Saturation:
                 commands.append(self.terms.set("dtype", [term], self.terms.literal(type_.dtype)))
         if commands:
             self.command(*commands)
-
-    def snapshot(self, encoded: Encoded) -> Snapshot:
-        reader = Reader(self.egraph)
-        by_id = {reader.decode("i64", row.inputs[0]): reader.number(row.output) for row in reader.rows("Id")}
-        classes = {eclass: tuple(enodes) for eclass, enodes in reader.classes().items()}
-        may_fuse: dict[tuple[int, int], str] = {}
-        for row in reader.rows("may-fuse"):
-            may_fuse[reader.number(row.inputs[0]), reader.number(row.inputs[1])] = ""
-        return Snapshot(
-            classes,
-            infer_types(classes, _types(reader)),
-            frozenset(reader.number(row.inputs[0]) for row in reader.rows("is-const")),
-            {name: by_id[i] for name, i in encoded.ids.items()},
-            may_fuse,
-            growth=tuple(self.growth),
-        )
 
 
 def _types(reader: Reader) -> dict[int, TensorType]:

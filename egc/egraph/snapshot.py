@@ -53,7 +53,6 @@ class Snapshot:
     types: Mapping[int, TensorType]
     constant: frozenset[int]
     roots: Mapping[str, int]
-    may_fuse: Mapping[tuple[int, int], str]
     derived: Mapping[tuple[int, ENode], tuple[str, ...]] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()
 

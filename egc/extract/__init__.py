@@ -19,14 +19,12 @@ __all__ = ["CostModel", "Extraction", "NodeCost", "Rates", "extract"]
 
 @dataclass(frozen=True)
 class Extraction:
-    """The optimized graph, what is allowed to fuse in it, and what each method of extraction reached.
+    """The optimized graph, and what each method of extraction reached.
 
-    ``costs`` has the cost in seconds of the solution after each method; ``legal`` maps (producer, consumer) values to the
-    rule that allows them one kernel.
+    ``costs`` has the cost in seconds of the solution after each method; ``eclass`` the e-class of each value.
     """
 
     graph: Graph
-    legal: Mapping[tuple[str, str], str]
     costs: Mapping[str, float]
     seconds: float
     solution: Solution
@@ -62,11 +60,4 @@ def extract(
         solution, bound = solve(snapshot, solution, cost_of, ilp_seconds)
         costs |= {"ilp": solution.cost(cost_of), "lower bound": bound}
     decoded = decode(source, snapshot, solution)
-    legal = {
-        (producer, node.output): snapshot.may_fuse[pair]
-        for node in decoded.graph.nodes
-        for producer in node.inputs
-        if node.output in decoded.eclass
-        and (pair := (decoded.eclass.get(producer, -1), decoded.eclass[node.output])) in snapshot.may_fuse
-    }
-    return Extraction(decoded.graph, legal, costs, time.perf_counter() - started, solution, decoded.eclass)
+    return Extraction(decoded.graph, costs, time.perf_counter() - started, solution, decoded.eclass)

@@ -1,9 +1,9 @@
 """What an e-node costs on a machine, in seconds, by term.
 
 A contraction costs its arithmetic at the machine's peak or its traffic, whichever is longer. A scalar function costs its
-arithmetic, and the traffic of its result where no rule lets it share a kernel. A view that a rule lets into a reader costs
-nothing but a transpose, which moves every element against the grain: it is a layout conversion and pays for its bytes twice.
-Constant e-classes cost nothing at run time.
+arithmetic: it shares a kernel with what it reads or with what reads it. Views are index arithmetic in their readers, but
+a transpose moves every element against the grain: it is a layout conversion and pays for its bytes twice. Constant
+e-classes cost nothing at run time.
 
 The formula is the roofline model (Williams, Waterman & Patterson, CACM 52(4), 2009) with a launch cost a kernel.
 """
@@ -62,9 +62,6 @@ class CostModel:
         self.snapshot = snapshot
         self.rates = rates
         self._sizes: dict[int, int] = {}
-        fused = {producer for producer, _ in snapshot.may_fuse}
-        consumers = {consumer for _, consumer in snapshot.may_fuse}
-        self._fusable = fused | consumers
 
     def size(self, eclass: int) -> int:
         """The number of elements of an e-class, symbols at SYMBOLIC_EXTENT; 1 where the type is unknown."""
@@ -94,8 +91,7 @@ class CostModel:
             return NodeCost(self.size(eclass) / rates.vector_ops, 0.0, 0.0, rates.launch * 0.05)
         if enode.op == "map":
             compute = FUNCTIONS[enode.attr("fn")].flops * self.size(eclass) / rates.vector_ops
-            share = eclass in self._fusable
-            return NodeCost(compute, 0.0 if share else traffic, 0.0, rates.launch * (0.05 if share else 1.0))
+            return NodeCost(compute, 0.0, 0.0, rates.launch * 0.05)
         if (flops := self.flops(eclass, enode)) is not None:
             efficiency = _EFFICIENCY[enode.op]
             return NodeCost(flops / (rates.flops * efficiency), traffic, 0.0, rates.launch)

@@ -6,6 +6,7 @@ weight is stored once, in the form in which it is read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,6 +46,10 @@ class _Decoder:
         for name, eclass in snapshot.roots.items():
             self.original.setdefault(eclass, []).append(name)
 
+        self.readers = Counter(snapshot.roots[name] for name in source.outputs)
+        for eclass in solution.order:
+            self.readers.update(set(solution.choice[eclass].children))
+
     def run(self) -> Decoded:
         for name in self.source.inputs:
             self.builder.input(name, self.source.types[name])
@@ -74,7 +79,7 @@ class _Decoder:
         if enode.op == "output":
             self.names[eclass] = self.multi[enode.children[0]][enode.attr("index")]
             return
-        operands = [self.value(child) for child in enode.children]
+        operands = [self.value(child) for child in self.operands(eclass, enode)]
         if enode.op in ("host", "topk"):
             self.multi[eclass] = self.builder.add_multi(
                 enode.op, operands, self.multi_sources(eclass), **dict(enode.attrs)
@@ -83,6 +88,16 @@ class _Decoder:
         self.names[eclass] = self.builder.add(
             enode.op, operands, self.sources(eclass), self.known_name(eclass), **dict(enode.attrs)
         )
+
+    def operands(self, eclass: int, enode: ENode) -> tuple[int, ...]:
+        """The operands of an e-node; a chain of binary concatenations that nothing else reads is one long one."""
+        if enode.op != "concat":
+            return enode.children
+        first = self.solution.choice[enode.children[0]]
+        inner = enode.children[0]
+        if first.op == "concat" and first.attrs == enode.attrs and self.readers[inner] == 1:
+            return (*self.operands(inner, first), *enode.children[1:])
+        return enode.children
 
     def multi_sources(self, eclass: int) -> tuple[str, ...]:
         """The ONNX nodes of an operator with several results."""
