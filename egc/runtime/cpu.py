@@ -9,7 +9,7 @@ from pathlib import Path
 from egc.errors import ArtifactError
 from egc.runtime.manifest import Target
 
-# LLVM's name of a feature → Linux's in /proc/cpuinfo, where they differ by more than '.' or '-' against '_'.
+# LLVM's name of a feature → Linux's in /proc/cpuinfo, where they differ by more than '.' or '-' for '_'.
 _LINUX_NAMES = {
     "x86_64": {
         "64bit": "lm",

@@ -49,7 +49,7 @@ class HostNode:
             raise self._failed(error) from error
 
     def run(self, inputs: list[Any]) -> list[Any]:
-        """The outputs in order: arrays, or lists and None for sequences and optionals. HostError if it fails."""
+        """The outputs in order: arrays, or lists and None for sequences and optionals."""
         feeds = {name: value for (name, _), value in zip(self.step.inputs, inputs, strict=True)}
         try:
             # Data may hold NaN and infinities; numpy's warnings about them say nothing about the program.

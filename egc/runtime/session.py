@@ -34,7 +34,7 @@ class NodeArg:
 
     name: str
     type: str
-    shape: tuple[int | str, ...]
+    shape: list[int | str]
 
 
 class Session:
@@ -206,4 +206,4 @@ class Session:
 
 
 def _node_arg(port: Port) -> NodeArg:
-    return NodeArg(port.name, f"tensor({_ONNX_TYPES.get(port.dtype, port.dtype)})", port.shape)
+    return NodeArg(port.name, f"tensor({_ONNX_TYPES.get(port.dtype, port.dtype)})", list(port.shape))

@@ -1,8 +1,8 @@
 """Runs linked code of another architecture: wraps it into a static executable and starts it under qemu-user.
 
-The executable reads an image of its data segment from standard input, calls a kernel once for each thread, one
-after another, and writes the data segment to standard output. The image holds the pointers already: the executable
-is loaded at fixed addresses.
+The executable reads an image of its data segment from standard input, calls a kernel once for each thread,
+one after another, and writes the data segment to standard output. The image holds the pointers already: the
+executable is loaded at fixed addresses.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def run_under_qemu(
 ) -> list[np.ndarray]:
     """Call kernel `symbol` on `buffers` (all may be written) and return them as they are afterwards.
 
-    The kernel is called for each thread in turn, so `threads` checks the division of the work and not the races.
+    The kernel is called for each thread in turn, so `threads` checks how work is divided and not races.
     The scratch buffer has `scratch_bytes` for each thread. Raises CalledProcessError where the program dies.
     """
     qemu = emulator(linked.machine)
