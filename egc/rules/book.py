@@ -14,7 +14,8 @@ from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
 from egc.rules.emit import Emitter
 from egc.rules.environment import Environment
 from egc.rules.notes import ACCURACIES, read_notes
-from egc.rules.reader import read_file
+from egc.rules.primitives import SIGNATURES
+from egc.rules.reader import read_file, unknown_command
 from egc.rules.rule import Rule, build_rules
 from egc.rules.sorts import Inference
 
@@ -23,8 +24,9 @@ from egc.rules.sorts import Inference
 class RuleBook:
     """Everything that one or more e-graphs are told.
 
-    `declarations` holds the sorts, tables, rulesets, globals and facts in file order; `rules` those rules that may fire,
-    in file order; `left_out` why each of the others may not. `environment` is what the declarations say.
+    `declarations` holds the sorts, tables, rulesets, globals and facts in file order; `rules` those rules
+    that may fire, in file order; `left_out` why each of the others may not. `environment` is what the
+    declarations say.
     """
 
     declarations: tuple[s.Command, ...]
@@ -85,9 +87,9 @@ def load_rules(
 ) -> RuleBook:
     """Read `paths` (the shipped rules where None) and then the user's `extra` files.
 
-    Rules named in `disabled` are left out, and those of a class that `accuracy` does not admit. The name of a birewrite
-    takes out both of its ways. Raises RuleFileError with all errors of all files, UsageError for names unknown to
-    `disabled`, and BadInput for a file that is not there.
+    Rules named in `disabled` are left out, and those of a class that `accuracy` does not admit. The name of a
+    birewrite takes out both of its ways. Raises RuleFileError with all errors of all files, UsageError for
+    names unknown to `disabled`, and BadInput for a file that is not there.
     """
     if accuracy not in ACCURACIES:
         raise UsageError(f"unknown accuracy `{accuracy}`", hint=f"one of: {', '.join(ACCURACIES)}")
@@ -145,9 +147,16 @@ def _declare(command: s.Command, loaded: Loaded) -> None:
     environment = loaded.environment
     environment.declare(command)
     loaded.declarations.append(command)
+    if isinstance(command, s.FunctionDecl) and command.merge is not None:
+        merge = Inference(environment)
+        merge.merge(command.merge, command.output.text)
+        loaded.diagnostics.extend(merge.errors)
     if not isinstance(
         command, s.Let | s.Set | s.Union | s.Delete | s.Subsume | s.Panic | s.Call | s.Var | s.Lit
     ):
+        return
+    if isinstance(command, s.Call) and command.head not in {*environment.operators, *SIGNATURES}:
+        loaded.diagnostics.append(unknown_command(command.head, command.head_span, environment.operators))
         return
     inference = Inference(environment)
     if isinstance(command, s.Let):

@@ -1,4 +1,6 @@
-"""Builds syntax nodes while the LALR parser reduces: each method is named after the grammar's rule or alias."""
+"""Builds syntax nodes while the LALR parser reduces: each method is named after the grammar's rule or
+alias.
+"""
 
 from __future__ import annotations
 
@@ -46,17 +48,17 @@ class TreeBuilder(Transformer[Token, Any]):
 
     # -- expressions
 
-    def int(self, children: list[Token]) -> s.Lit:
+    def integer(self, children: list[Token]) -> s.Lit:
         value = int(children[0])
         span = self._token_span(children[0])
         if value not in I64:
             raise self._fail("this integer does not fit in 64 bits", span)
         return s.Lit(value, span)
 
-    def float(self, children: list[Token]) -> s.Lit:
+    def real(self, children: list[Token]) -> s.Lit:
         return s.Lit(float(children[0]), self._token_span(children[0]))
 
-    def string(self, children: list[Token]) -> s.Lit:
+    def text(self, children: list[Token]) -> s.Lit:
         span = self._token_span(children[0])
         return s.Lit(self._unquote(children[0]), span)
 
@@ -76,7 +78,7 @@ class TreeBuilder(Transformer[Token, Any]):
         quoted = str(token)[1:-1]
         return re.sub(r"\\(.)", character, quoted, flags=re.DOTALL) if "\\" in quoted else quoted
 
-    def bool(self, children: list[Token]) -> s.Lit:
+    def truth(self, children: list[Token]) -> s.Lit:
         return s.Lit(children[0] == "true", self._token_span(children[0]))
 
     def unit(self, children: list[Token]) -> s.Lit:
@@ -120,17 +122,17 @@ class TreeBuilder(Transformer[Token, Any]):
         name, value = children
         return lambda span: s.Let(name.text, value, span, name.span)
 
-    def set(self, children: list[Any]) -> Pending:
-        return lambda span: s.Set(*children, span)
+    def assign(self, children: list[Any]) -> Pending:
+        return lambda span: s.Set(children[0], children[1], span)
 
     def union(self, children: list[Any]) -> Pending:
-        return lambda span: s.Union(*children, span)
+        return lambda span: s.Union(children[0], children[1], span)
 
     def delete(self, children: list[Any]) -> Pending:
-        return lambda span: s.Delete(*children, span)
+        return lambda span: s.Delete(children[0], span)
 
     def subsume(self, children: list[Any]) -> Pending:
-        return lambda span: s.Subsume(*children, span)
+        return lambda span: s.Subsume(children[0], span)
 
     def panic(self, children: list[Token]) -> Pending:
         return lambda span: s.Panic(self._unquote(children[0]), span)
@@ -218,13 +220,13 @@ class TreeBuilder(Transformer[Token, Any]):
         return build
 
     def relation(self, children: list[Any]) -> Pending:
-        return lambda span: s.RelationDecl(*children, span)
+        return lambda span: s.RelationDecl(children[0], children[1], span)
 
     def ruleset(self, children: list[Any]) -> Pending:
         return lambda span: s.RulesetDecl(children[0], None, span)
 
     def combined(self, children: list[Any]) -> Pending:
-        return lambda span: s.RulesetDecl(*children, span)
+        return lambda span: s.RulesetDecl(children[0], children[1], span)
 
     # -- rules
 

@@ -55,5 +55,5 @@ class RuleFileError(BadInput):
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """`did you mean …?` for the known names that look most like `name`; None where none does."""
     lower = {k.lower(): k for k in sorted(known, reverse=True)}
-    close = difflib.get_close_matches(name.lower(), lower, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), lower, n=2, cutoff=0.65)
     return f"did you mean {' or '.join(f'`{lower[c]}`' for c in close)}?" if close else None

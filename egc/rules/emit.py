@@ -1,4 +1,6 @@
-"""Rules → egglog commands, built as egglog's own syntax objects: parsing text would copy it into every span."""
+"""Rules → egglog commands, built as egglog's own syntax objects: parsing text would copy it into every
+span.
+"""
 
 from __future__ import annotations
 

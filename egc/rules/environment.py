@@ -149,7 +149,7 @@ class Environment:
                 known = self._known(element)
                 made_of = VectorSort(name, element.text)
             case s.Name(text="UnstableFn"), (tuple() as inputs, s.Name() as output):
-                known = all([self._known(sort) for sort in (*inputs, output)])
+                known = self._all_known((*inputs, output))
                 made_of = FunctionSort(name, tuple(i.text for i in inputs), output.text)
             case s.Name(text=text), _:
                 usage = CONTAINERS.get(text)
@@ -181,12 +181,16 @@ class Environment:
         self.errors.append(Diagnostic(f"unknown sort `{sort}`", sort.span, hint))
         return False
 
+    def _all_known(self, sorts: tuple[s.Name, ...]) -> bool:
+        """Whether all sorts are known; every one that is not is reported, not only the first."""
+        return not [sort for sort in sorts if not self._known(sort)]
+
     def _operator(self, name: s.Name, kind: Kind, inputs: tuple[s.Name, ...], output: s.Name) -> None:
-        known = all([self._known(sort) for sort in (*inputs, output)])
+        known = self._all_known((*inputs, output))
         if kind is Kind.CONSTRUCTOR and known and not self.is_eq_sort(output.text):
             self.errors.append(
                 Diagnostic(
-                    f"a constructor cannot build a `{output}`",
+                    f"a constructor cannot build values of sort {output}",
                     output.span,
                     "constructors build sorts made by `sort` or `datatype`; for a value write a `function`",
                 )

@@ -4,8 +4,8 @@
     ;; math: silu(x) = x·σ(x)
     ;; example: (Map2 (Mul) x (Map1 (Sigmoid) x)) => (Map1 (Silu) x)
 
-A line indented by three spaces or more behind its semicolons continues the line above. Lines without a key are prose;
-they are the rule's description where it has no `doc:`.
+A line indented by three spaces or more behind its semicolons continues the line above. Lines without a key
+are prose; they are the rule's description where it has no `doc:`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Notes:
 
 
 def read_notes(comments: Sequence[s.Comment], errors: list[Diagnostic]) -> Notes:
-    """Read the comment above a rule; a wrong class, an empty or repeated key and a misspelt one go to `errors`."""
+    """Read the comment above a rule; a wrong class, an empty or repeated key and a misspelt one go to
+    `errors`.
+    """
     found, prose = _entries(comments)
     values: dict[str, str] = {}
     examples: list[Note] = []

@@ -1,9 +1,9 @@
 """The primitives of egglog 13.2 that rules may compute with, and their signatures.
 
-In a signature `V` stands for any declared vector sort and `E` for its elements, `N` for a vector sort of i64, `A` for any
-one sort; `F` for a function sort of one argument that takes the elements of `V` to those of `W`. A star behind an argument
-means any number of it. A primitive whose result is Unit is a test: as a premise it holds or the rule does not
-match. One whose result is bool is a value: as a premise it would always hold.
+In a signature `V` stands for any declared vector sort and `E` for its elements, `N` for a vector sort of i64,
+`A` for any one sort; `F` for a function sort of one argument that takes the elements of `V` to those of `W`.
+A star behind an argument means any number of it. A primitive whose result is Unit is a test: as a premise it
+holds or the rule does not match. One whose result is bool is a value: as a premise it would always hold.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "vec-not-contains": ("V E -> Unit",),
     "vec-range": ("i64 -> N",),
     "unstable-vec-map": ("F V -> W",),
-    # The name of a function and its first arguments; an application to the others. What fits depends on the name.
+    # The name of a function and its first arguments; an application to the others. What fits depends on the
+    # name.
     "unstable-fn": (),
     "unstable-app": (),
 }
@@ -81,7 +82,9 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Argument sorts, the last of them repeated any number of times where `variadic`, and the result's sort."""
+    """Argument sorts, the last of them repeated any number of times where `variadic`, and the result's
+    sort.
+    """
 
     inputs: tuple[str, ...]
     output: str
@@ -159,7 +162,9 @@ def _bindings(
 def captures(
     meanings: Iterable[Signature], captured: int, compound: tuple[VectorSort | FunctionSort, ...]
 ) -> tuple[Signature, ...]:
-    """What `(unstable-fn "name" ARG…)` may mean with `captured` arguments, given what the named function may mean."""
+    """What `(unstable-fn "name" ARG…)` may mean with `captured` arguments, given what the named function may
+    mean.
+    """
     return tuple(
         Signature(("String", *m.inputs[:captured]), f.name)
         for f in compound

@@ -1,4 +1,6 @@
-"""Syntax tree → text. Reading what is printed gives an equal tree; comments inside a form are not part of the tree."""
+"""Syntax tree → text. Reading what is printed gives an equal tree; comments inside a form are not part of the
+tree.
+"""
 
 from __future__ import annotations
 

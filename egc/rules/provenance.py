@@ -1,11 +1,12 @@
 """What a rule did, written down by the rule itself.
 
-Every rule that builds something or makes something equal gets a table `egc-prov.NAME` with one column per variable, and
-inserts the values of its variables into it when it fires: the row *is* the match. Together with the rule's text it says
-what was matched and what was built, node for node, and rebuilding keeps it up to date.
+Every rule that builds something or makes something equal gets a table `egc-prov.NAME` with one column per
+variable, and inserts the values of its variables into it when it fires: the row *is* the match. Together with
+the rule's text it says what was matched and what was built, node for node, and rebuilding keeps it up to
+date.
 
-A row of (rule, root, built) e-classes would not do: a union makes root and built one e-class, so after rebuilding such
-rows only say that the rule fired somewhere in that e-class.
+A row of (rule, root, built) e-classes would not do: a union makes root and built one e-class, so after
+rebuilding such rows only say that the rule fired somewhere in that e-class.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ def table(rule: Rule) -> str:
 
 
 def is_recorded(rule: Rule) -> bool:
-    """Whether the rule's matches are written down: it unites or inserts. A rule that only sets functions states facts
-    that can be read off the functions themselves."""
+    """Whether the rule's matches are written down: it unites or inserts. A rule that only sets functions
+    states facts that can be read off the functions themselves.
+    """
     return any(isinstance(action, s.Union | s.Call) for action in rule.actions)
 
 
@@ -33,8 +35,9 @@ def columns(rule: Rule) -> tuple[tuple[str, str], ...]:
 
 
 def recording(rule: Rule) -> tuple[s.RelationDecl | None, tuple[s.Action, ...]]:
-    """The table's declaration, None for a rule that is not recorded, and the rule's actions with the one that writes
-    the row behind them."""
+    """The table's declaration, None for a rule that is not recorded, and the rule's actions with the one that
+    writes the row behind them.
+    """
     if not is_recorded(rule):
         return None, rule.actions
     span = rule.span

@@ -1,10 +1,11 @@
-"""Text → syntax tree. A file is first cut into its top-level forms, so that one mistake does not hide the next: every
-form that cannot be read is reported, and reading goes on behind it."""
+"""Text → syntax tree. A file is first cut into its top-level forms, so that one mistake does not hide the
+next: every form that cannot be read is reported, and reading goes on behind it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -42,10 +43,11 @@ USAGE = {
     "panic": '(panic "MESSAGE")',
 }
 
-# Commands of egglog that drive an e-graph. A rule file says what is equal; when the rules run is egc's business.
+# Commands of egglog that drive an e-graph. A rule file says what is equal; when the rules run is egc's
+# business.
 DRIVING = frozenset(
-    "run run-schedule check extract prove print-function print-size print-stats push pop fail include "
-    "input output query-extract simplify calc".split()
+    {"run", "run-schedule", "check", "extract", "prove", "push", "pop", "fail", "include", "input", "output"}
+    | {"print-function", "print-size", "print-stats", "query-extract", "simplify", "calc"}
 )
 
 _LEXEME = re.compile(r';[^\n]*|"(?:\\.|[^"\\])*"|[()"]', re.DOTALL)
@@ -107,7 +109,7 @@ def _chunks(source: s.Source, errors: list[Diagnostic]) -> Iterator[_Chunk]:
         token, at = match[0], match.start()
         if token == "(":
             if depth and (at == 0 or text[at - 1] == "\n"):
-                yield _Chunk(start, len(text[:at].rstrip()), closed=False)
+                yield _Chunk(start, _before_comments(text, at), closed=False)
                 depth = 0
             if depth == 0:
                 start = at
@@ -125,8 +127,17 @@ def _chunks(source: s.Source, errors: list[Diagnostic]) -> Iterator[_Chunk]:
         yield _Chunk(start, len(text.rstrip()), closed=False)
 
 
+def _before_comments(text: str, at: int) -> int:
+    """The end of the last line before `at` that is neither blank nor a comment."""
+    while (line := text.rfind("\n", 0, at - 1) + 1) < at and text[line:at].lstrip()[:1] in ("", ";"):
+        at = line
+    return len(text[:at].rstrip())
+
+
 def _comments(gap: s.Span) -> tuple[list[tuple[s.Comment, ...]], tuple[s.Comment, ...]]:
-    """The comment blocks between two forms: those that stand alone, and the one directly above the second form."""
+    """The comment blocks between two forms: those that stand alone, and the one directly above the second
+    form.
+    """
     above: list[s.Comment] = []
     at = gap.start
     for line in gap.text.split("\n")[:-1]:
@@ -162,8 +173,8 @@ def _read_form(span: s.Span, closed: bool, errors: list[Diagnostic]) -> s.Comman
 def read_example(span: s.Span, text: str) -> tuple[tuple[s.Action, ...], tuple[s.Fact, ...]]:
     """The two sides of an example `ACTION… => FACT…` that stands in comments.
 
-    `text` is the source with everything but the example blanked out, so that places stay what they are. Raises
-    RuleFileError.
+    `text` is the source with everything but the example blanked out, so that places stay what they are.
+    Raises RuleFileError.
     """
     arrow = _arrow(text, span)
     if arrow is None:
@@ -191,7 +202,9 @@ def _arrow(text: str, span: s.Span) -> int | None:
 
 
 class _Parser:
-    """The LALR parser with its tree builder; building the tables takes tens of milliseconds, so there is one."""
+    """The LALR parser with its tree builder; building the tables takes tens of milliseconds, so there is
+    one.
+    """
 
     def __init__(self) -> None:
         self._builder = TreeBuilder()
@@ -232,21 +245,28 @@ _TOKENS = {
 }
 
 
+def _head(form: s.Span) -> tuple[str | None, s.Span]:
+    """The word that a form starts with, None where there is none, and its place."""
+    head = re.match(r"\(\s*([^\s();\"]+)", form.text)
+    if head is None:
+        return None, s.Span(form.source, form.start, form.start + 1)
+    return head[1], s.Span(form.source, form.start + head.start(1), form.start + head.end(1))
+
+
+def unknown_command(name: str, at: s.Span, known: Iterable[str] = ()) -> Diagnostic:
+    """The error for a form that starts with no command's name; `known` holds what else may stand there."""
+    if name in DRIVING:
+        hint = "a file says what is equal; egc decides when the rules run"
+        return Diagnostic(f"`{name}` is no part of a rule file", at, hint)
+    hint = nearest(name, {*USAGE, *known}) or f"one of: {', '.join(USAGE)}"
+    return Diagnostic(f"unknown command `{name}`", at, hint)
+
+
 def _syntax_error(form: s.Span, error: UnexpectedInput) -> Diagnostic:
     """What the parser met and what the form should look like."""
-    head = re.match(r"\(\s*([^\s();\"]+)", form.text)
-    name = head[1] if head else None
-    if head and name and name not in USAGE:
-        at = s.Span(form.source, form.start + head.start(1), form.start + head.end(1))
-        if name in DRIVING:
-            return Diagnostic(
-                f"`{name}` is no part of a rule file",
-                at,
-                "a file says what is equal; egc decides when the rules run",
-            )
-        return Diagnostic(
-            f"unknown command `{name}`", at, nearest(name, USAGE) or f"one of: {', '.join(USAGE)}"
-        )
+    name, at = _head(form)
+    if name and name not in USAGE:
+        return unknown_command(name, at)
     start = error.pos_in_stream or form.start
     end, met = start + 1, "this"
     if isinstance(error, UnexpectedToken):

@@ -1,4 +1,6 @@
-"""A rule as the compiler keeps it: a rewrite lowered to premises and actions, with the sort of every variable."""
+"""A rule as the compiler keeps it: a rewrite lowered to premises and actions, with the sort of every
+variable.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ BACK = "/back"  # ends the name of a birewrite's rule from right to left
 class Rule:
     """One direction of a rewrite, or a rule.
 
-    `premises` and `actions` are what egglog gets: a rewrite's root is bound to `egc-root`, every wildcard has a name,
-    and what the actions compute by primitives is bound by `let` first. `variables` pairs each bound variable with its
-    sort, premises before lets, in order of appearance. A match is known by their values.
+    `premises` and `actions` are what egglog gets: a rewrite's root is bound to `egc-root`, every wildcard has
+    a name, and what the actions compute by primitives is bound by `let` first. `variables` pairs each bound
+    variable with its sort, premises before lets, in order of appearance. A match is known by their values.
     """
 
     name: str
@@ -55,7 +57,9 @@ class Rule:
 
 
 def build_rules(form: s.Form, notes: Notes, environment: Environment) -> tuple[list[Rule], list[Diagnostic]]:
-    """The rules of a rewrite, birewrite or rule: one, or two for a birewrite; none where something is wrong."""
+    """The rules of a rewrite, birewrite or rule: one, or two for a birewrite; none where something is
+    wrong.
+    """
     command = form.command
     assert isinstance(command, s.RewriteForm | s.RuleForm)
     errors = list(_reserved_names(command))
@@ -145,8 +149,9 @@ def _named_fact(fact: s.Fact, fresh: count[int]) -> s.Fact:
 
 
 def _lifted(actions: tuple[s.Action, ...]) -> tuple[s.Action, ...]:
-    """The actions with what primitives compute inside terms bound by `let` before: a match then tells these values,
-    and nobody who reads it has to compute as egglog does."""
+    """The actions with what primitives compute inside terms bound by `let` before: a match then tells these
+    values, and nobody who reads it has to compute as egglog does.
+    """
     fresh = count(1)
     result: list[s.Action] = []
     for action in actions:

@@ -1,7 +1,7 @@
 """Sort inference for one rule: every expression gets a sort, every variable is bound, or it is said why not.
 
-Constructors, functions and relations fix the sorts of their arguments; a primitive may mean several things, so its call
-waits until what is known around it leaves one meaning.
+Constructors, functions and relations fix the sorts of their arguments; a primitive may mean several things,
+so its call waits until what is known around it leaves one meaning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _LITERALS = {int: "i64", float: "f64", str: "String", bool: "bool", type(None): 
 
 @dataclass(eq=False, slots=True)
 class _Cell:
-    """The sort of an expression, unknown at first; `why` is the place that fixed it. Cells found equal are linked."""
+    """The sort of an expression, unknown at first; `why` is the place that fixed it. Cells found equal are
+    linked.
+    """
 
     sort: str | None = None
     why: s.Span | None = None
@@ -57,11 +59,22 @@ class Inference:
     # -- what the caller says
 
     def expression(self, expr: s.Expr) -> str | None:
-        """An expression outside every rule, such as a global's value; its sort, None where it is not known."""
+        """An expression outside every rule, such as a global's value; its sort, None where it is not
+        known.
+        """
         self._scope = set()
         cell = self._visit(expr)
         self._settle()
         return cell.root().sort
+
+    def merge(self, expr: s.Expr, output: str) -> None:
+        """A function's `:merge`: an expression over `old` and `new` that gives a value of its sort."""
+        self._scope = {"old", "new"}
+        self._variables = {name: _Cell(output, expr.span) for name in ("old", "new")}
+        self._first_use = dict.fromkeys(("old", "new"), expr.span)
+        cell = self._visit(expr)
+        self._same(_Cell(output, expr.span), cell, expr)
+        self.finish()
 
     def facts(self, facts: Iterable[s.Fact]) -> None:
         """Premises: they bind variables and are tests."""
@@ -184,8 +197,8 @@ class Inference:
             root.sort, root.why = wanted, arg.span
         elif root.sort != wanted:
             self._error(
-                f"{_described(arg)} is of sort {root.sort}, and argument {index + 1} of `{operator.name}` is of "
-                f"sort {wanted}",
+                f"{_described(arg)} is of sort {root.sort}, and argument {index + 1} of `{operator.name}` "
+                f"is of sort {wanted}",
                 arg.span,
                 operator.declared if not isinstance(arg, s.Var) else _because(arg, root, operator),
             )
@@ -207,13 +220,13 @@ class Inference:
         else:
             possible = (m.of_arity(len(args)) for m in self.environment.meanings(call.head))
             meanings = [m for m in possible if m]
-        if not meanings:
+        if not meanings and call.head != "unstable-fn":
             self._error(
                 f"`{call.head}` does not take {len(args)} argument{'s' if len(args) != 1 else ''}",
                 call.span,
                 _meanings(call.head),
             )
-        else:
+        elif meanings:
             self._waiting.append(_Waiting(call, args, result, meanings))
         return result
 
@@ -221,16 +234,30 @@ class Inference:
         """What a function value may be: the table or primitive that its first argument names."""
         named = call.args[0] if call.args else None
         if not isinstance(named, s.Lit) or not isinstance(named.value, str):
+            self._error("a function value names its function in a string", call.span, _meanings(call.head))
             return ()
         operator = self.environment.operators.get(named.value)
         if operator:
             meanings: tuple[Signature, ...] = (Signature(operator.inputs, operator.output),)
         else:
-            meanings = self.environment.meanings(named.value) if named.value in SIGNATURES else ()
-        return captures(meanings, len(call.args) - 1, self.environment.compound_sorts())
+            if named.value not in SIGNATURES:
+                known = {*self.environment.operators, *SIGNATURES}
+                self._error(f"unknown function `{named.value}`", named.span, nearest(named.value, known))
+                return ()
+            meanings = self.environment.meanings(named.value)
+        found = captures(meanings, len(call.args) - 1, self.environment.compound_sorts())
+        if not found:
+            self._error(
+                f"no function sort fits `{named.value}` with {len(call.args) - 1} arguments bound",
+                call.span,
+                "declare one: (sort NAME (UnstableFn (SORT…) SORT))",
+            )
+        return found
 
     def _settle(self) -> None:
-        """Drop the meanings that do not fit, and learn from what those that are left agree on, until nothing moves."""
+        """Drop the meanings that do not fit, and learn from what those that are left agree on, until nothing
+        moves.
+        """
         moved = True
         while moved:
             moved = False
@@ -296,7 +323,9 @@ class Inference:
     # -- binding
 
     def _grounding(self, facts: tuple[s.Fact, ...]) -> None:
-        """Which variables the premises bind: those in a pattern, and those equal to something computed from them."""
+        """Which variables the premises bind: those in a pattern, and those equal to something computed from
+        them.
+        """
         bound: set[str] = set()
         exprs = [e for fact in facts for e in s.fact_exprs(fact)]
         for expr in exprs:
@@ -375,7 +404,7 @@ class Inference:
             )
         as_row = Operator(operator.name, Kind.RELATION, operator.inputs, operator.output, operator.span)
         self._operator(call, as_row)
-        return operator
+        return operator if operator.kind in kinds else None
 
     def _set(self, target: s.Call, value: s.Expr) -> None:
         operator = self._target(target, (Kind.FUNCTION,))
@@ -386,7 +415,8 @@ class Inference:
                 root.sort, root.why = operator.output, value.span
             elif root.sort != operator.output:
                 self._error(
-                    f"{_described(value)} is of sort {root.sort}, and `{operator.name}` gives {operator.output}",
+                    f"{_described(value)} is of sort {root.sort}, and `{operator.name}` gives "
+                    f"{operator.output}",
                     value.span,
                     operator.declared,
                 )

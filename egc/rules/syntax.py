@@ -1,5 +1,5 @@
-"""The syntax tree of a rule file. Nodes are frozen and compare by meaning: two nodes that differ only in where they
-stand are equal, so that printing and reading again gives an equal tree.
+"""The syntax tree of a rule file. Nodes are frozen and compare by meaning: two nodes that differ only in
+where they stand are equal, so that printing and reading again gives an equal tree.
 
     file     ::= (comment* command)*
     command  ::= sort | datatype | datatype* | constructor | function | relation | ruleset | combined ruleset
@@ -78,7 +78,8 @@ class Lit:
     span: Span = field(compare=False, repr=False)
 
     def __eq__(self, other: object) -> bool:
-        # 1, 1.0 and True are equal in Python and three different literals in a rule; -0.0 is not 0.0 and NaN is NaN.
+        # 1, 1.0 and True are equal in Python and three different literals in a rule; -0.0 is not 0.0 and NaN
+        # is NaN.
         return isinstance(other, Lit) and (type(self.value), repr(self.value)) == (
             type(other.value),
             repr(other.value),
@@ -98,7 +99,9 @@ class Var:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A constructor, function, relation or primitive applied to arguments; `head_span` is its name's place."""
+    """A constructor, function, relation or primitive applied to arguments; `head_span` is its name's
+    place.
+    """
 
     head: str
     args: tuple[Expr, ...]
@@ -324,8 +327,9 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class RuleFile:
-    """A file's forms in order; `prose` holds the comment blocks that belong to no form, each with the index of the form
-    it stands before."""
+    """A file's forms in order; `prose` holds the comment blocks that belong to no form, each with the index
+    of the form it stands before.
+    """
 
     source: Source = field(compare=False, repr=False)
     forms: tuple[Form, ...]
@@ -348,7 +352,9 @@ def fact_exprs(fact: Fact) -> tuple[Expr, ...]:
 
 
 def action_exprs(action: Action) -> tuple[Expr, ...]:
-    """The expressions at the top of an action; the target of a `set`, `delete` or `subsume` is one of them."""
+    """The expressions at the top of an action; the target of a `set`, `delete` or `subsume` is one of
+    them.
+    """
     match action:
         case Let(value=value):
             return (value,)
