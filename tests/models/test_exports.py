@@ -1,0 +1,71 @@
+"""The tiny real exports: the files themselves, and what egc makes of them, against ONNX Runtime."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from google.protobuf.message import Message
+
+import egc
+from egc.bench.compare import relative_error
+from egc.bench.inputs import input_specs, random_inputs
+
+FILES = sorted(Path(__file__).parent.glob("*.onnx"))
+# The sizes that symbolic dims take: one artifact has to run at all of them.
+SIZES = ({"batch": 1, "sequence": 12}, {"batch": 3, "sequence": 7}, {"batch": 2, "sequence": 33})
+BOUNDS = {"exact": 1e-5, "default": 1e-4}
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.removesuffix(".onnx"))
+
+
+def messages(message: Message) -> Iterator[Message]:
+    """The message and all that it holds."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else (value,):
+                yield from messages(part)
+
+
+def sized_inputs(path: Path, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
+    """Random inputs with each symbolic dim at the size given."""
+    shapes = {
+        value.name: tuple(sizes.get(dim.dim_param, dim.dim_value) for dim in value.type.tensor_type.shape.dim)
+        for value in onnx.load(path).graph.input
+    }
+    return random_inputs(input_specs(path, shapes), seed)
+
+
+def test_both_exporters_have_exported_every_architecture() -> None:
+    names = {path.name.split(".")[0] for path in FILES}
+    assert len(names) >= 13
+    assert {path.name for path in FILES} == {
+        f"{n}.{e}.onnx" for n in names for e in ("dynamo", "torchscript")
+    }
+
+
+@each_file
+def test_file_is_small_valid_and_anonymous(path: Path) -> None:
+    assert path.stat().st_size <= 300_000
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    for message in messages(model):
+        for field, value in message.ListFields():
+            assert field.name not in ("doc_string", "metadata_props"), value
+    assert b".py" not in path.read_bytes(), "a source file is named"
+
+
+@pytest.mark.parametrize("accuracy", BOUNDS)
+@each_file
+def test_outputs_agree_at_every_size(path: Path, accuracy: str) -> None:
+    reference = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    symbolic = any(isinstance(extent, str) for value in reference.get_inputs() for extent in value.shape)
+    with egc.compile(path, threads=2, accuracy=accuracy) as session:
+        for seed, sizes in enumerate(SIZES if symbolic else SIZES[:1]):
+            feeds = sized_inputs(path, sizes, seed)
+            wanted, ours = reference.run(None, feeds), session.run(None, feeds)
+            errors = [relative_error(a, b) for a, b in zip(ours, wanted, strict=True)]
+            assert max(errors) <= BOUNDS[accuracy], f"at {sizes}"
