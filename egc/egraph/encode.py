@@ -57,9 +57,9 @@ class _Encoder:
         terms = self.terms
         self.ids[name] = len(self.ids)
         type_ = self.graph.types[name]
-        self.commands.append(terms.union(self.id(name), term))
-        self.commands.append(terms.set("shape", [self.id(name)], terms.dims(type_.shape)))
-        self.commands.append(terms.set("dtype", [self.id(name)], terms.literal(type_.dtype)))
+        constant = terms.literal(name in self.graph.constants)
+        row = (self.id(name), term, terms.dims(type_.shape), terms.literal(type_.dtype), constant)
+        self.commands.append(terms.assert_(terms.call("value", *row)))
 
     def part(self, name: str, term: Any) -> Any:
         """Name a part of a node's term, so that facts about it can be told of the node."""

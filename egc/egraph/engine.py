@@ -153,9 +153,7 @@ class _Run:
             if reason := self.exhausted(rounds):
                 stopped = reason
                 break
-        self.complete_types()
-        reader = Reader(self.egraph)
-        classes = reader.classes()
+        classes = self.complete_types()
         self.growth.append(
             Growth(
                 name,
@@ -176,8 +174,11 @@ class _Run:
         rows = sum(len(table.rows) for table in self.egraph.freeze().functions.values())
         return f"{self.budget.rows} rows" if rows > self.budget.rows else ""
 
-    def complete_types(self) -> None:
-        """State shape and dtype of the e-classes that no rule of ``facts.egg`` reached, by type inference."""
+    def complete_types(self) -> dict[int, list[ENode]]:
+        """State shape and dtype of the e-classes that no rule of ``facts.egg`` reached, by type inference.
+
+        Returns the e-classes.
+        """
         reader = Reader(self.egraph)
         known = _types(reader)
         classes = reader.classes()
@@ -189,6 +190,7 @@ class _Run:
                 commands.append(self.terms.set("dtype", [term], self.terms.literal(type_.dtype)))
         if commands:
             self.command(*commands)
+        return classes
 
 
 def _types(reader: Reader) -> dict[int, TensorType]:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 from egc.egraph.snapshot import ENode, Snapshot
-from egc.extract.solution import CostOf, CyclicChoice, Solution, topological
+from egc.extract.solution import CostOf, Solution, topological
 
 # A gain below this fraction of the total is rounding, not an improvement.
 _EPSILON = 1e-9
@@ -32,7 +32,7 @@ class _Search:
     def reindex(self) -> None:
         """Count the readers of every needed e-class and its place in the order."""
         order = topological(self.choice, self.roots)
-        self.position = {eclass: i for i, eclass in enumerate(order)}
+        self.position = {eclass: float(i) for i, eclass in enumerate(order)}
         self.uses: Counter[int] = Counter(self.roots)
         for eclass in order:
             self.uses.update(set(self.choice[eclass].children))
@@ -63,13 +63,35 @@ class _Search:
                 best, best_delta = enode, delta
         if best is None:
             return False
-        self.choice[eclass] = best
-        try:
+        self.commit(eclass, current, best)
+        return True
+
+    def commit(self, eclass: int, old: ENode, new: ENode) -> None:
+        """Make a switch: count readers again and give newly needed e-classes a place before ``eclass``."""
+        uses: dict[int, int] = {}
+        self.delta(eclass, old, new, uses)
+        self.choice[eclass] = new
+        self.uses.update({child: count - self.uses[child] for child, count in uses.items()})
+        for child, count in uses.items():
+            if count == 0:
+                self.position.pop(child, None)
+        if not self.place(new.children, self.position[eclass]):
             self.reindex()
-        except CyclicChoice:
-            self.choice[eclass] = current
-            self.reindex()
-            return False
+
+    def place(self, eclasses: tuple[int, ...], before: float) -> bool:
+        """Give ``eclasses`` and what they need places below ``before``; False where floats lie too close for one."""
+        for eclass in eclasses:
+            if eclass in self.position:
+                if self.position[eclass] >= before:
+                    return False
+                continue
+            children = self.choice[eclass].children
+            if not self.place(children, before):
+                return False
+            below = max((self.position[child] for child in children), default=-1.0)
+            self.position[eclass] = (below + before) / 2
+            if not below < self.position[eclass] < before:
+                return False
         return True
 
     def reaches(self, enode: ENode, target: int) -> bool:
@@ -87,9 +109,9 @@ class _Search:
             stack.extend(self.choice[eclass].children)
         return False
 
-    def delta(self, eclass: int, old: ENode, new: ENode) -> float:
-        """The change of the total when ``eclass`` switches from ``old`` to ``new``."""
-        uses: dict[int, int] = {}
+    def delta(self, eclass: int, old: ENode, new: ENode, uses: dict[int, int] | None = None) -> float:
+        """The change of the total when ``eclass`` switches from ``old`` to ``new``; ``uses`` gets the new counts."""
+        uses = {} if uses is None else uses
 
         def count(c: int) -> int:
             return uses.get(c, self.uses[c])
