@@ -1,0 +1,358 @@
+"""Addresses, loads and stores: index polynomials over axes become pointers and vector accesses.
+
+The address of an access is a polynomial over loop counters once the axes' positions are put in. What its coefficient of
+the lane number is decides the access: 0 one element for all lanes, 1 a contiguous vector, anything else a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from egc.codegen.builder import Builder, Lines, Value
+from egc.codegen.indices import Range, affine, bounds, from_terms, simplify, sym, terms
+from egc.codegen.scalars import Scalars, memory_type
+from egc.codegen.storage import Storage
+from egc.ir.dims import Call, Dim, SymDim, floordiv, mod, substitute, symbols_of
+from egc.ir.expr import Const, Expr, IndexExpr
+from egc.ir.kernel import Kernel
+from egc.ir.nest import Pack
+from egc.ir.types import itemsize
+
+LANE = "_lane"
+_LANE_SET = frozenset([LANE])
+_FILL_BYTES = 32 << 10  # the most stack that stands in for elements outside a guard
+
+
+@dataclass(frozen=True, eq=False)
+class Position:
+    """Where an axis stands: a polynomial over counters (over LANE too, where it has lanes). `mask` says which lanes are
+    inside the extent, `valid` whether a scalar position is (None: all are)."""
+
+    dim: Dim
+    lanes: int = 1
+    mask: Value | None = None
+    valid: Value | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """A place in a buffer: its row-major element number over axes, with a symbol for each indirect index."""
+
+    buffer: str
+    dtype: str
+    flat: Dim
+    indirect: tuple[tuple[str, Expr], ...]
+    padded_axes: frozenset[str] = frozenset()  # axes along which reading past the extent is harmless
+
+
+@dataclass
+class Memory:
+    """The buffers of a kernel while its code is written. `values` binds symbols, `ranges` bounds them."""
+
+    b: Builder
+    scalars: Scalars
+    kernel: Kernel
+    storages: Mapping[str, Storage]
+    packs: Mapping[str, Pack]
+    pointers: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    ranges: dict[str, Range] = field(default_factory=dict)
+    aliases: dict[str, Dim] = field(default_factory=dict)  # symbols that stand for other dims: where tiles start
+    fills: dict[tuple[str, str], tuple[str, list[int], Lines]] = field(default_factory=dict)
+    load_level: int = 0  # loads stay inside this region: the stage that they belong to
+
+    # Symbols.
+
+    def bind(self, stem: str, value: Value, low: int | None = None, high: int | None = None) -> SymDim:
+        """A new symbol that stands for `value`."""
+        name = f"_{stem}_{self.b.name()}"
+        self.values[name] = value
+        self.ranges[name] = (low, high)
+        return sym(name)
+
+    def bind_lanes(self, lanes: int) -> None:
+        """Let LANE stand for 0 … lanes - 1."""
+        self.values[LANE] = self.b.lane_numbers(lanes)
+        self.ranges[LANE] = (0, lanes - 1)
+
+    def settle(self, dim: Dim, point: Mapping[str, Position]) -> Dim:
+        """`dim` over counters: the axes' positions put in, floordiv and mod opened where possible."""
+        if isinstance(dim, int):
+            return dim
+        env = {name: point[name].dim for name in symbols_of(dim) if name in point}
+        env.update({name: start for name, start in self.aliases.items() if name not in env})
+        return simplify(substitute(dim, env), self.ranges)
+
+    # Values of polynomials.
+
+    def value(self, dim: Dim) -> Value:
+        """The i64 value of a settled dim; a vector where it varies over lanes. What is known further out is summed first,
+        so that it is computed there."""
+        b = self.b
+        if isinstance(dim, int):
+            return b.i64(dim)
+        products = [self._product(monomial, coefficient) for monomial, coefficient in dim.terms]
+        total: Value | None = None
+        for product in sorted(products, key=lambda v: (v.lanes, v.level)):
+            total = product if total is None else b.add(total, product)
+        assert total is not None
+        return total
+
+    def _product(self, monomial: tuple[str | Call, ...], coefficient: int) -> Value:
+        b = self.b
+        factors = [self.values[a] if isinstance(a, str) else self._call(a) for a in monomial]
+        total = b.i64(coefficient)
+        for factor in sorted(factors, key=lambda v: (v.lanes, v.level)):
+            total = b.mul(total, factor)
+        return total
+
+    def _call(self, atom: Call) -> Value:
+        b = self.b
+        x, y = self.value(atom.args[0]), self.value(atom.args[1])
+        if atom.fn in ("min", "max"):
+            return b.call(f"s{atom.fn}", x, y)
+        divisor = atom.args[1]
+        positive = isinstance(divisor, int) and divisor > 0
+        if positive and divisor & (divisor - 1) == 0:  # type: ignore[operator]
+            shift = divisor.bit_length() - 1  # type: ignore[union-attr]
+            if atom.fn == "floordiv":
+                return b.binary("ashr", x, b.i64(shift))
+            return b.binary("and", x, b.i64(divisor - 1))  # type: ignore[operator]
+        if not positive:
+            # Extents may be 0 in a loop that never runs, out of which this may have been moved.
+            y = b.call("umax", y, b.i64(1))
+        low = bounds(atom.args[0], self.ranges)[0]
+        if low is not None and low >= 0:
+            return b.binary("udiv" if atom.fn == "floordiv" else "urem", x, y)
+        quotient, remainder = b.binary("sdiv", x, y), b.binary("srem", x, y)
+        negative = b.compare("icmp slt", remainder, b.i64(0))
+        if atom.fn == "mod":
+            return b.select(negative, b.add(remainder, y), remainder)
+        return b.add(quotient, b.convert("sext", negative, "i64"))
+
+    # Accesses.
+
+    def access(self, buffer: str, index: tuple[IndexExpr, ...]) -> Access:
+        """The element number of `buffer[index]` in memory."""
+        kind = self.kernel.buffer[buffer].type
+        shape: tuple[Dim, ...] = kind.shape
+        if buffer in self.storages:
+            storage = self.storages[buffer]
+            shape, index = storage.shape, storage.index(index)
+        indirect: list[tuple[str, Expr]] = []
+        plain: list[Dim] = []
+        for one in index:
+            if isinstance(one, int | SymDim):
+                plain.append(one)
+            else:
+                indirect.append((f"_indirect{len(indirect)}", one))
+                plain.append(sym(indirect[-1][0]))
+        padded: frozenset[str] = frozenset()
+        if pack := self.packs.get(buffer):
+            cut = plain.pop(pack.dim)
+            plain = [floordiv(cut, pack.block), *plain, mod(cut, pack.block)]
+            shape = pack.physical_shape(shape)
+            padded = symbols_of(cut) if cut in map(sym, symbols_of(cut)) else frozenset()
+        flat: Dim = 0
+        for position, extent in zip(plain, shape, strict=True):
+            flat = flat * extent + position
+        return Access(buffer, kind.dtype, flat, tuple(indirect), padded)
+
+    def load(
+        self, access: Access, flat: Dim, lanes: int, mask: Value | None, guard: Value | None, other: Const | None
+    ) -> Value:
+        """The elements of `access` at the settled element number `flat`, in registers.
+
+        `mask` says which lanes may be read; where the scalar `guard` or the mask fails the value is `other` (or anything).
+        """
+        b = self.b
+        memory = memory_type(access.dtype)
+        fallback = self._fallback(access.dtype, other)
+        varying = any(self.values[name].lanes > 1 for name in symbols_of(flat))
+        parts = affine(flat, _LANE_SET) if varying else {"": flat}
+        contiguous = parts is not None and parts.get(LANE, 0) == 1 and not self._vectors(parts[""])
+        least = max(b.load_level, self.load_level)
+        if not varying and mask is None:
+            pointer = self._pointer(access, flat, guard, fallback, 1)
+            raw = b.pure(f"load {memory}, {pointer}, align {_align(access)}", memory, 1, pointer, least=least)
+        elif contiguous and mask is None:
+            assert parts is not None
+            pointer = self._pointer(access, parts[""], guard, fallback, lanes)
+            text = f"load <{lanes} x {memory}>, {pointer}, align {_align(access)}"
+            raw = b.pure(text, memory, lanes, pointer, least=least)
+        else:
+            if mask is None:
+                mask = b.const(True, "i1", lanes)
+            if guard is not None:
+                mask = b.binary("and", guard, mask)
+            raw = self._masked(access, flat, parts if contiguous else None, lanes, mask, fallback, least)
+        return self.scalars.from_memory(raw, access.dtype)
+
+    def _masked(
+        self,
+        access: Access,
+        flat: Dim,
+        parts: Mapping[str, Dim] | None,
+        lanes: int,
+        mask: Value,
+        fallback: Value,
+        least: int,
+    ) -> Value:
+        b = self.b
+        memory = memory_type(access.dtype)
+        vector = f"<{lanes} x {memory}>"
+        fallback, mask = b.splat(fallback, lanes), b.splat(mask, lanes)
+        if parts is not None:
+            pointer = self._pointer(access, parts[""], None, fallback, lanes)
+            name, kind = f"llvm.masked.load.v{lanes}{_short(memory)}.p0", "ptr"
+        else:
+            pointer = self._gather_pointer(access, flat, lanes)
+            name, kind = f"llvm.masked.gather.v{lanes}{_short(memory)}.v{lanes}p0", f"<{lanes} x ptr>"
+        b.declare(name, vector, kind, f"<{lanes} x i1>", vector)
+        text = f"call {vector} @{name}({kind} align {_align(access)} {pointer.ref}, {mask}, {fallback})"
+        return b.pure(text, memory, lanes, pointer, mask, fallback, least=least)
+
+    def reload(self, access: Access, flat: Dim) -> Value:
+        """One element of memory that this stage itself writes: read here and now."""
+        memory = memory_type(access.dtype)
+        pointer = self._pointer(access, flat, None, self._fallback(access.dtype, None), 1)
+        raw = self.b.inst(f"load {memory}, {pointer}, align {_align(access)}", memory)
+        return self.scalars.from_memory(raw, access.dtype)
+
+    def store(self, access: Access, flat: Dim, value: Value, mask: Value | None) -> None:
+        """Store registers at the settled element number `flat`, in the lanes of `mask`."""
+        b = self.b
+        varying = any(self.values[name].lanes > 1 for name in symbols_of(flat))
+        lanes = max(value.lanes, self.values[LANE].lanes if varying and LANE in symbols_of(flat) else 1)
+        raw = b.splat(self.scalars.to_memory(value, access.dtype), lanes)
+        parts = affine(flat, _LANE_SET) if varying else {"": flat}
+        if lanes == 1 or not varying:
+            pointer = self._pointer(access, flat, None, raw, 1)
+            if lanes > 1:
+                raw = b.pure(f"extractelement {raw}, i64 {lanes - 1}", raw.elem, 1, raw)
+            b.line(f"store {raw}, {pointer}, align {_align(access)}")
+        elif parts is not None and parts.get(LANE, 0) == 1 and not self._vectors(parts[""]):
+            pointer = self._pointer(access, parts[""], None, raw, lanes)
+            if mask is None:
+                b.line(f"store {raw}, {pointer}, align {_align(access)}")
+                return
+            name = f"llvm.masked.store.v{lanes}{_short(raw.elem)}.p0"
+            b.declare(name, "void", raw.type, "ptr", f"<{lanes} x i1>")
+            b.line(f"call void @{name}({raw}, ptr align {_align(access)} {pointer.ref}, {mask})")
+        else:
+            self._store_lanes(access, self._gather_pointer(access, flat, lanes), raw, mask)
+
+    def _store_lanes(self, access: Access, pointers: Value, raw: Value, mask: Value | None) -> None:
+        b = self.b
+        name = f"llvm.masked.scatter.v{raw.lanes}{_short(raw.elem)}.v{raw.lanes}p0"
+        if mask is not None:
+            b.declare(name, "void", raw.type, pointers.type, f"<{raw.lanes} x i1>")
+            align = f"{pointers.type} align {_align(access)}"
+            b.line(f"call void @{name}({raw}, {align} {pointers.ref}, {mask})")
+            return
+        for lane in range(raw.lanes):
+            one = b.pure(f"extractelement {raw}, i64 {lane}", raw.elem, 1, raw)
+            pointer = b.pure(f"extractelement {pointers}, i64 {lane}", "ptr", 1, pointers)
+            b.line(f"store {one}, {pointer}, align {_align(access)}")
+
+    # Pointers.
+
+    def _vectors(self, dim: Dim) -> bool:
+        return any(self.values[name].lanes > 1 for name in symbols_of(dim))
+
+    def _fallback(self, dtype: str, other: Const | None) -> Value:
+        return self.scalars.memory_const(other.value if other is not None else 0, dtype)
+
+    def _pointer(self, access: Access, flat: Dim, guard: Value | None, fallback: Value, lanes: int) -> Value:
+        """The address of element `flat`; where `guard` fails, of memory that holds `fallback` instead."""
+        outer, inner = self._split(flat, guard.level) if guard is not None else (flat, 0)
+        span = bounds(inner, self.ranges)
+        bytes_each = itemsize(access.dtype)
+        if guard is not None and (span[0] != 0 or span[1] is None or span[1] * bytes_each > _FILL_BYTES):
+            outer, inner, span = flat, 0, (0, 0)
+        pointer = self._advance(access, self.pointers[access.buffer], outer)
+        if guard is None:
+            return pointer
+        assert span[1] is not None
+        fill = self._fill(memory_type(access.dtype), fallback, span[1] + lanes)
+        return self._advance(access, self.b.select(guard, pointer, fill), inner)
+
+    def _split(self, flat: Dim, level: int) -> tuple[Dim, Dim]:
+        """The terms known at `level`, and the others."""
+        inner = [(m, c) for m, c in terms(flat) if m and self._product(m, c).level > level]
+        return flat - from_terms(inner), from_terms(inner)
+
+    def _advance(self, access: Access, pointer: Value, flat: Dim) -> Value:
+        """`pointer` moved by `flat` elements: outer terms first, so that they are added outside the inner loops, the
+        constant last, where it becomes a displacement."""
+        b = self.b
+        memory = memory_type(access.dtype)
+        constant = 0
+        products: list[Value] = []
+        for monomial, coefficient in terms(flat):
+            if monomial:
+                products.append(self._product(monomial, coefficient))
+            else:
+                constant = coefficient
+        for product in sorted(products, key=lambda v: v.level):
+            pointer = b.pure(f"getelementptr {memory}, {pointer}, {product}", "ptr", 1, pointer, product)
+        if constant:
+            pointer = b.pure(f"getelementptr {memory}, {pointer}, i64 {constant}", "ptr", 1, pointer)
+        return pointer
+
+    def _gather_pointer(self, access: Access, flat: Dim, lanes: int) -> Value:
+        """One pointer per lane."""
+        b = self.b
+        scalar = [(m, c) for m, c in terms(flat) if not self._vectors(from_terms([(m, c)]))]
+        base = self._advance(access, self.pointers[access.buffer], from_terms(scalar))
+        rest = flat - from_terms(scalar)
+        parts = affine(rest, _LANE_SET)
+        stride = parts.get(LANE, 0) if parts is not None and parts[""] == 0 else None
+        if isinstance(stride, int) and abs(stride) * lanes < 1 << 31:
+            offsets = b.lane_numbers(lanes, "i32", stride)
+        else:
+            offsets = b.splat(self.value(rest), lanes)
+        memory = memory_type(access.dtype)
+        return b.pure(f"getelementptr {memory}, {base}, {offsets}", "ptr", lanes, base, offsets)
+
+    def _fill(self, memory: str, fallback: Value, count: int) -> Value:
+        """Stack memory of at least `count` elements, all `fallback`."""
+        key = (memory, fallback.ref)
+        if key not in self.fills:
+            self.fills[key] = (self.b.name("fill"), [count], [])
+            self.b.entry.append(self.fills[key][2])
+        name, size, _ = self.fills[key]
+        size[0] = max(size[0], count)
+        return Value(f"%{name}", "ptr")
+
+    def write_fills(self) -> None:
+        """Write the allocation and filling of the guards' memory; call once, at the end."""
+        for (memory, ref), (name, size, place) in self.fills.items():
+            lanes = 16
+            vectors = -(-size[0] // lanes)
+            vector = f"<{lanes} x {memory}>"
+            i, n, p, c = (self.b.name(f"f{stem}") for stem in "inpc")
+            self.b.allocas.append(f"%{name} = alloca [{vectors} x {vector}], align 64")
+            # The label below ends the block that came before: the entry falls through these loops in turn.
+            place += [
+                f"br label %{name}.head",
+                f"{name}.head:",
+                f"br label %{name}.loop",
+                f"{name}.loop:",
+                f"%{i} = phi i64 [ 0, %{name}.head ], [ %{n}, %{name}.loop ]",
+                f"%{p} = getelementptr {vector}, ptr %{name}, i64 %{i}",
+                f"store {vector} splat ({memory} {ref}), ptr %{p}, align 64",
+                f"%{n} = add i64 %{i}, 1",
+                f"%{c} = icmp ult i64 %{n}, {vectors}",
+                f"br i1 %{c}, label %{name}.loop, label %{name}.done",
+                f"{name}.done:",
+            ]
+
+
+def _align(access: Access) -> int:
+    return itemsize(access.dtype)
+
+
+def _short(memory: str) -> str:
+    return {"float": "f32", "double": "f64", "half": "f16"}.get(memory, memory)
