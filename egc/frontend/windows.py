@@ -1,0 +1,114 @@
+"""Sliding windows as convolutions and poolings have them: extents, strides, dilations and padding of the spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from egc.frontend.context import Context, NotCompiled, OnnxNode
+from egc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows over the spatial axes of a value ``[N, C, spatial…]``: one entry for each spatial axis."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How far each window reaches: (size - 1) * dilation + 1."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.sizes, self.dilations, strict=True))
+
+    @property
+    def padded(self) -> bool:
+        """Whether any axis is padded."""
+        return any(self.low) or any(self.high)
+
+    def outputs(self, extents: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The number of windows along each axis."""
+        return tuple(
+            floordiv(n + low + high - span, stride) + 1
+            for n, low, high, span, stride in zip(
+                extents, self.low, self.high, self.spans, self.strides, strict=True
+            )
+        )
+
+
+def read_windows(
+    ctx: Context, node: OnnxNode, x: str, sizes: Sequence[Dim], fill: float = 0.0
+) -> tuple[str, Windows]:
+    """The windows that ``node`` slides over ``x``, and ``x`` itself.
+
+    Where padding depends on a symbolic extent (auto_pad SAME with a stride), ``x`` is padded here with ``fill`` and the
+    windows have no padding.
+    """
+    if any(not isinstance(k, int) for k in sizes):
+        raise NotCompiled("the window's size is known only at run time")
+    rank = len(sizes)
+    if ctx.rank(x) != rank + 2:
+        ctx.fail(
+            f"the window has {rank} axes and the operand {ctx.type(x)} has {ctx.rank(x) - 2} spatial ones"
+        )
+    strides, dilations = (_entries(ctx, node, name, rank) for name in ("strides", "dilations"))
+    windows = Windows(tuple(map(int, sizes)), strides, dilations, (0,) * rank, (0,) * rank)  # type: ignore[arg-type]
+    if any(v < 1 for v in (*windows.sizes, *strides, *dilations)):
+        ctx.fail("kernel_shape, strides and dilations must be positive")
+    mode = node.attr("auto_pad", "NOTSET")
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        return _pad_same(ctx, x, windows, mode == "SAME_UPPER", fill)
+    if mode == "VALID":
+        return x, windows
+    pads = tuple(int(p) for p in node.attr("pads", (0,) * (2 * rank)))
+    if len(pads) != 2 * rank:
+        ctx.fail(f"pads has {len(pads)} entries; {rank} spatial axes need {2 * rank}")
+    if min(pads, default=0) < 0:
+        raise NotCompiled("negative padding")
+    return x, replace(windows, low=pads[:rank], high=pads[rank:])
+
+
+def _entries(ctx: Context, node: OnnxNode, name: str, rank: int) -> tuple[int, ...]:
+    values = tuple(int(v) for v in node.attr(name) or (1,) * rank)
+    if len(values) != rank:
+        ctx.fail(f"{name} has {len(values)} entries, the operand has {rank} spatial axes")
+    return values
+
+
+def _pad_same(ctx: Context, x: str, windows: Windows, upper: bool, fill: float) -> tuple[str, Windows]:
+    """Pad so that there are ceil(extent / stride) windows; the odd element goes to the end where ``upper``."""
+    low: list[Dim] = []
+    high: list[Dim] = []
+    for extent, span, stride in zip(ctx.shape(x)[2:], windows.spans, windows.strides, strict=True):
+        total = dim_max((ceildiv(extent, stride) - 1) * stride + span - extent, 0)
+        half = floordiv(total, 2)
+        low.append(half if upper else total - half)
+        high.append(total - half if upper else half)
+    if all(isinstance(v, int) for v in (*low, *high)):
+        return x, replace(windows, low=tuple(low), high=tuple(high))  # type: ignore[arg-type]
+    zeros = (0,) * ctx.rank(x)
+    value = ctx.like(fill, x)
+    padded = ctx.add("pad", (x, value), low=(0, 0, *low), high=(0, 0, *high), interior=zeros)
+    return padded, windows
+
+
+def round_up(ctx: Context, x: str, windows: Windows) -> Windows:
+    """``windows`` under ceil_mode: padded at the end so far that a last, partial window counts.
+
+    A window that would start in the padding at the end does not count.
+    """
+    high = []
+    for i, extent in enumerate(ctx.static_shape(x)[2:]):
+        low, stride, span = windows.low[i], windows.strides[i], windows.spans[i]
+        padded = extent + low + windows.high[i]
+        count = ceildiv(padded - span, stride) + 1
+        count = dim_min(count, ceildiv(extent + low, stride))
+        assert isinstance(count, int)
+        high.append(windows.high[i] + (count - 1) * stride + span - padded)
+    if min(high) < 0:
+        # Only a window that starts in the padding is left out: what remains of the padding is cut to fit.
+        high = [max(h, 0) for h in high]
+    return replace(windows, high=tuple(high))
