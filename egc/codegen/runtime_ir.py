@@ -19,14 +19,13 @@ from egc.runtime import abi
 
 @dataclass(frozen=True)
 class _Machine:
-    """What differs per architecture: a pause while spinning, a clock, a system call and its numbers.
+    """What differs per architecture: a pause while spinning, a system call and its numbers.
 
     `system_call` is machine code for `i64(number, a, b, c, d)`. It stands as bytes among the read-only
     data, which is mapped with the code, because assembling text would take an assembler for every target.
     """
 
     pause: str
-    ticks: str
     system_call: str
     futex: int
     yield_core: int
@@ -35,7 +34,6 @@ class _Machine:
 _MACHINES = {
     "x86_64": _Machine(
         pause="@llvm.x86.sse2.pause()",
-        ticks="@llvm.readcyclecounter()",
         # mov rax, rdi; mov rdi, rsi; mov rsi, rdx; mov rdx, rcx; mov r10, r8; syscall; ret
         system_call="4889f8 4889f7 4889d6 4889ca 4d89c2 0f05 c3",
         futex=202,
@@ -44,7 +42,6 @@ _MACHINES = {
     # isb waits tens of cycles, as x86's pause does; yield is a no-op on most cores.
     "aarch64": _Machine(
         pause="@llvm.aarch64.isb(i32 15)",
-        ticks="@llvm.readsteadycounter()",
         # mov x8, x0; mov x0, x1; mov x1, x2; mov x2, x3; mov x3, x4; svc #0; ret
         system_call="e80300aa e00301aa e10302aa e20303aa e30304aa 010000d4 c0035fd6",
         futex=98,
@@ -70,7 +67,6 @@ def runtime_ir(triple: str) -> str:
     threads = _THREADS_IR.substitute(
         names,
         pause=machine.pause,
-        ticks=machine.ticks,
         pause_declaration=re.sub(r"\(i32 .*\)", "(i32)", machine.pause),
         system_call="".join(f"\\{byte:02x}" for byte in system_call),
         system_call_size=len(system_call),
@@ -87,13 +83,14 @@ def support_ir(triple: str) -> str:
 
 # Futex operations 128 and 129 are FUTEX_WAIT and FUTEX_WAKE among the threads of one process.
 _THREADS_IR = Template("""
-declare i64 $ticks
+declare i64 @llvm.readcyclecounter()
 declare void $pause_declaration
 
 @egc.system = internal unnamed_addr constant [$system_call_size x i8] c"$system_call", align 16
 
+; rdtsc on x86-64, CNTVCT_EL0 on AArch64: both run at a fixed rate, whatever the core does.
 define hidden i64 @$TICKS() nounwind {
-  %now = call i64 $ticks
+  %now = call i64 @llvm.readcyclecounter()
   ret i64 %now
 }
 

@@ -64,14 +64,15 @@ class Artifact:
     code: mmap.mmap
     constants: np.ndarray
     checksums: np.ndarray
-    _record: bytes = field(repr=False)
+    _record: memoryview = field(repr=False)
     _record_digest: bytes = field(repr=False)
 
     def record(self) -> dict[str, Any]:
         """What the compiler noted for `explain`; ArtifactError where it is damaged."""
-        if hashlib.sha256(self._record).digest() != self._record_digest:
+        packed = bytes(self._record)
+        if hashlib.sha256(packed).digest() != self._record_digest:
             raise _damaged(self.name, "the record", "its SHA-256 does not match")
-        return json.loads(zlib.decompress(self._record)) if self._record else {}
+        return json.loads(zlib.decompress(packed)) if packed else {}
 
 
 def layout_constants(sizes: Iterable[int]) -> list[int]:
@@ -215,23 +216,24 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 def _open(file: BinaryIO, name: str) -> Artifact:
     sections = _read_header(file, name)
-    manifest = Manifest.from_json(_read_section(file, name, "manifest", sections))
-    sums = _read_section(file, name, "checksums", sections)
-    _check_mapped(name, manifest, sections)
-    constants = sections["constants"]
-    if len(sums) != 8 * -(-constants.size // abi.CHUNK_BYTES):
-        raise _damaged(name, "the checksums", f"{len(sums)} bytes for {constants.size} bytes of constants")
-    record = sections["record"]
-    file.seek(record.offset)
-    return Artifact(
-        name,
-        manifest,
-        _map_code(file, name, sections["code"]),
-        _map_constants(file, constants),
-        np.frombuffer(sums, np.uint64),
-        file.read(record.size),
-        record.digest,
-    )
+    mapped = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    contents = {title: mapped[s.offset : s.offset + s.size] for title, s in sections.items()}
+    for title in ("manifest", "checksums"):
+        _check_digest(name, title, contents[title], sections)
+    manifest = Manifest.from_json(bytes(contents["manifest"]))
+    _check_offsets(name, manifest, sections)
+    constants = np.frombuffer(contents["constants"], np.uint8)
+    if len(contents["checksums"]) != 8 * -(-constants.size // abi.CHUNK_BYTES):
+        raise _damaged(name, "the checksums", f"{len(contents['checksums'])} bytes for {constants.size}")
+    code = _map_code(file, name, sections["code"])
+    _check_digest(name, "code", memoryview(code), sections)
+    checksums = np.frombuffer(contents["checksums"], np.uint64)
+    return Artifact(name, manifest, code, constants, checksums, contents["record"], sections["record"].digest)
+
+
+def _check_digest(name: str, title: str, content: memoryview, sections: dict[str, Section]) -> None:
+    if hashlib.sha256(content).digest() != sections[title].digest:
+        raise _damaged(name, f"the section {title}", "its SHA-256 does not match")
 
 
 def _read_header(file: BinaryIO, name: str) -> dict[str, Section]:
@@ -265,16 +267,7 @@ def _read_header(file: BinaryIO, name: str) -> dict[str, Section]:
     return sections
 
 
-def _read_section(file: BinaryIO, name: str, title: str, sections: dict[str, Section]) -> bytes:
-    section = sections[title]
-    file.seek(section.offset)
-    content = file.read(section.size)
-    if hashlib.sha256(content).digest() != section.digest:
-        raise _damaged(name, f"the section {title}", "its SHA-256 does not match")
-    return content
-
-
-def _check_mapped(name: str, manifest: Manifest, sections: dict[str, Section]) -> None:
+def _check_offsets(name: str, manifest: Manifest, sections: dict[str, Section]) -> None:
     """Everything that the manifest points to lies within the code and the constants."""
     for function, offset in manifest.functions.items():
         if not 0 <= offset < sections["code"].size:
@@ -299,16 +292,7 @@ def _map_code(file: BinaryIO, name: str, section: Section) -> mmap.mmap:
             code = mmap.mmap(copy.fileno(), section.size, flags=mmap.MAP_PRIVATE, prot=protection)
     except ValueError:
         raise _damaged(name, "the code", "it is empty, or not on a page boundary of this machine") from None
-    if hashlib.sha256(code).digest() != section.digest:
-        raise _damaged(name, "the section code", "its SHA-256 does not match")
     return code
-
-
-def _map_constants(file: BinaryIO, section: Section) -> np.ndarray:
-    if section.size == 0:
-        return np.empty(0, np.uint8)
-    mapped = mmap.mmap(file.fileno(), section.size, prot=mmap.PROT_READ, offset=section.offset)
-    return np.frombuffer(mapped, np.uint8)
 
 
 def _damaged(name: str, where: str, why: str) -> ArtifactError:

@@ -9,41 +9,68 @@ from pathlib import Path
 from egc.errors import ArtifactError
 from egc.runtime.manifest import Target
 
-# LLVM's name of a feature → Linux's in /proc/cpuinfo, where they differ by more than '.' or '-' for '_'.
+# LLVM's name of each feature that generated code may use → Linux's in /proc/cpuinfo.
 _LINUX_NAMES = {
     "x86_64": {
-        "64bit": "lm",
+        "avx": "avx",
+        "avx2": "avx2",
         "avx512bf16": "avx512_bf16",
         "avx512bitalg": "avx512_bitalg",
+        "avx512bw": "avx512bw",
+        "avx512cd": "avx512cd",
+        "avx512dq": "avx512dq",
+        "avx512f": "avx512f",
         "avx512fp16": "avx512_fp16",
+        "avx512ifma": "avx512ifma",
+        "avx512vbmi": "avx512vbmi",
         "avx512vbmi2": "avx512_vbmi2",
+        "avx512vl": "avx512vl",
         "avx512vnni": "avx512_vnni",
         "avx512vp2intersect": "avx512_vp2intersect",
         "avx512vpopcntdq": "avx512_vpopcntdq",
         "avxvnni": "avx_vnni",
-        "amx-bf16": "amx_bf16",
         "bmi": "bmi1",
-        "crc32": "sse4_2",
+        "bmi2": "bmi2",
+        "f16c": "f16c",
+        "fma": "fma",
+        "gfni": "gfni",
         "lzcnt": "abm",
-        "pclmul": "pclmulqdq",
-        "prfchw": "3dnowprefetch",
-        "rdrnd": "rdrand",
-        "sahf": "lahf_lm",
-        "sha": "sha_ni",
+        "movbe": "movbe",
+        "popcnt": "popcnt",
         "sse3": "pni",
+        "sse4.1": "sse4_1",
+        "sse4.2": "sse4_2",
+        "ssse3": "ssse3",
     },
     "aarch64": {
         "bf16": "bf16",
-        "crc": "crc32",
         "dotprod": "asimddp",
-        "fp-armv8": "fp",
+        "fp16fml": "asimdfhm",
         "fullfp16": "asimdhp",
+        "i8mm": "i8mm",
         "lse": "atomics",
         "neon": "asimd",
         "rdm": "asimdrdm",
+        "sve": "sve",
+        "sve2": "sve2",
     },
 }
+# The levels of the x86-64 psABI §3.1.1, as far as generated code uses them.
+_V2 = ("popcnt", "sse3", "sse4.1", "sse4.2", "ssse3")
+_V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+_V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
+_LEVELS = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
 _MACHINE_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def needed_features(architecture: str, cpu: str, flags: str) -> tuple[str, ...]:
+    """What a `Target` must name for code compiled for LLVM's `cpu` and `flags` ("+avx2,-avx512f"), sorted.
+
+    Of all flags only those count that change the code: a CPU without `clzero` runs it as well.
+    """
+    known = _LINUX_NAMES[architecture]
+    given = {flag[1:] for flag in flags.split(",") if flag.startswith("+")}
+    return tuple(sorted({*_LEVELS.get(cpu, ()), *(given & known.keys())}))
 
 
 def check_machine(target: Target) -> None:
@@ -67,8 +94,7 @@ def check_machine(target: Target) -> None:
 def missing_features(target: Target, present: frozenset[str]) -> list[str]:
     """The features of `target` that are not among `present`, Linux's names, in order."""
     names = _LINUX_NAMES.get(target.architecture, {})
-    plain = {feature: feature.replace(".", "_").replace("-", "_") for feature in target.features}
-    return [f for f in target.features if names.get(f, plain[f]) not in present]
+    return [feature for feature in target.features if names.get(feature, feature) not in present]
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from egc.runtime.artifact import Artifact
 
 # How long a thread spins, and when it goes to sleep, in microseconds since it began to wait. Between two
 # kernels the others are a moment behind; between two runs the caller may be gone for good.
-BARRIER_SPIN_US, BARRIER_YIELD_US = 20, 500
+BARRIER_SPIN_US, BARRIER_YIELD_US = 20, 2000
 IDLE_SPIN_US, IDLE_YIELD_US = 50, 300
 
 
