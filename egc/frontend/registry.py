@@ -31,6 +31,7 @@ FAMILIES = (
     "pool",
     "quant",
     "reduction",
+    "resize",
     "shape",
     "tensor",
 )
