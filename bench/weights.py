@@ -1,10 +1,14 @@
 """Random weights for convolutional networks, such that activations stay of order one from end to end.
 
 The light models of the `onnx` package hold the architecture only. Constant or plainly random weights would
-make activations vanish, explode or saturate the softmax, and then a wrong kernel could go unnoticed. So
-weights are drawn as He et al. (2015) have it, the network is run once on a random input, and on the way every
+make activations vanish, explode or saturate the softmax, and then a wrong kernel could go unnoticed. So they
+are drawn as He et al. (2015) have it, the network is run once on a random input, and on the way every
 contraction is scaled to unit variance (Mishkin & Matas 2016, "All you need is a good init") and every batch
 normalisation gets the statistics of the values it sees.
+
+Normalised to unit scale and no shift, a deep random network would be chaotic (Yang et al. 2019, "A mean field
+theory of batch normalization"): ResNet-50 then amplifies float32's rounding to 1e-5 of its output, whoever
+computes it. Scales below one and shifts of order one, as trained networks have them, bring that to 1e-6.
 """
 
 import numpy as np
@@ -14,8 +18,8 @@ from onnx import helper, numpy_helper
 
 # Which inputs of an operator are weights, and what kind: the index in `node.input` → the role.
 ROLES = {
-    "Conv": {1: "kernel", 2: "shift"},
-    "Gemm": {1: "matrix", 2: "shift"},
+    "Conv": {1: "kernel", 2: "bias"},
+    "Gemm": {1: "matrix", 2: "bias"},
     "BatchNormalization": {1: "scale", 2: "shift", 3: "mean", 4: "variance"},
     "Mul": {1: "scale"},
     "Add": {1: "shift"},
@@ -28,10 +32,12 @@ def draw(role: str, node: onnx.NodeProto, shape: tuple[int, ...], rng: np.random
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         fan_in = int(np.prod(shape[1:])) if role == "kernel" or transposed else shape[0]
         array = rng.normal(0.0, (2.0 / fan_in) ** 0.5, shape)
-    elif role in ("shift", "mean"):
+    elif role == "bias":
         array = rng.normal(0.0, 0.1, shape)
+    elif role in ("scale", "variance"):
+        array = rng.uniform(0.5, 1.0, shape)
     else:
-        array = rng.uniform(0.8, 1.2, shape)
+        array = rng.normal(0.0, 1.0, shape)
     return array.astype(np.float32)
 
 
@@ -92,7 +98,9 @@ class Initialiser:
             x = self.values[node.input[0]]
             axes = (0, *range(2, x.ndim))
             self.set(node.input[3], round_statistic(x.mean(axes)))
-            self.set(node.input[4], round_statistic(x.var(axes) + 1e-3))
+            variance = x.var(axes)
+            # A channel that happens to be silent now must not be amplified without bound on the next input.
+            self.set(node.input[4], round_statistic(np.maximum(variance, 0.2 * variance.mean())))
         result = self.evaluate(node)
         if node.op_type in ("Conv", "Gemm"):
             # A power of two: the scale then does not depend on how this machine rounds.
