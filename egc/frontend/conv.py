@@ -65,7 +65,7 @@ def add_bias(ctx: Context, x: str, bias: str | None) -> str:
 
 
 def _per_channel(ctx: Context, value: str, rank: int) -> str:
-    """``value`` [M] as [M, 1, …] so that it broadcasts over [N, M, s…]; a value of one element stays as it is."""
+    """``value`` [M] as [M, 1, …] so that it broadcasts over [N, M, s…]; a scalar stays one."""
     if ctx.rank(value) == 0:
         return value
     return ctx.reshape(value, (*ctx.shape(value), *(1,) * (rank - 2)))
@@ -73,7 +73,7 @@ def _per_channel(ctx: Context, value: str, rank: int) -> str:
 
 @operator("ConvTranspose", family="conv")
 def conv_transpose(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """The transpose of Conv: zeros between the elements of x, then a convolution with the mirrored weights."""
+    """The transpose of Conv: zeros between the elements of x, then the mirrored weights."""
     x, w = node.required(0), node.required(1)
     groups = int(node.attr("group", 1))
     _, windows = read_windows(ctx, _without_padding(node), x, ctx.shape(w)[2:])
@@ -84,7 +84,7 @@ def conv_transpose(ctx: Context, node: OnnxNode) -> Sequence[str]:
     if any(gaps):
         x = ctx.add("pad", (x, zero), low=(0,) * len(gaps), high=(0,) * len(gaps), interior=gaps)
     ones = (1,) * len(windows.sizes)
-    # Padding p of the transposed convolution leaves span - 1 - p for the plain one; below zero, output is cut off.
+    # Padding p of the transposed convolution leaves span - 1 - p for the plain one; below 0, output is cut.
     before = [span - 1 - p for span, p in zip(windows.spans, low, strict=True)]
     after = [span - 1 - p + e for span, p, e in zip(windows.spans, high, extra, strict=True)]
     plain = Windows(
@@ -112,7 +112,7 @@ def _without_padding(node: OnnxNode) -> OnnxNode:
 def _transposed_padding(
     ctx: Context, node: OnnxNode, extents: Sequence[Dim], windows: Windows, extra: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The padding that is taken off at both ends of each axis, as ``pads``, ``auto_pad`` or ``output_shape`` say."""
+    """What is taken off at both ends of each axis, by ``pads``, ``auto_pad`` or ``output_shape``."""
     rank = len(windows.sizes)
     mode, wanted = node.attr("auto_pad", "NOTSET"), node.attr("output_shape")
     if not wanted and mode in ("NOTSET", "VALID"):

@@ -36,7 +36,7 @@ def per_channel(ctx: Context, value: str, rank: int) -> str:
 
 @operator("BatchNormalization", family="norm")
 def batch_normalization(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """(x - mean) / sqrt(var + epsilon) * scale + bias for each channel, the constants gathered into one factor and term.
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, as one factor and one term for each channel.
 
     In training mode mean and variance are those of the batch, and the running ones are returned too.
     """
@@ -106,7 +106,7 @@ def group_normalization(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("LayerNormalization", family="norm")
 def layer_normalization(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """x normalised over the axes from ``axis`` on, in the stash type, then scaled; mean and 1/deviation on demand."""
+    """x normalised over the axes from ``axis`` on, in the stash type; mean and 1/deviation too."""
     x, scale, bias = node.required(0), node.required(1), node.input(2)
     rank = ctx.rank(x)
     axes = range(ctx.axis(int(node.attr("axis", -1)), rank), rank)

@@ -50,7 +50,7 @@ def max_pool(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 
 def _max_with_positions(ctx: Context, x: str, windows: Windows, column_major: bool) -> tuple[str, str]:
-    """The maxima and their positions: windows are spread out, and the flat positions of their elements beside them."""
+    """The maxima and their positions: windows are spread out, with the flat positions beside them."""
     shape = ctx.static_shape(x)
     batch, channels, *extents = shape
     outputs = [int(o) for o in windows.outputs(extents)]  # type: ignore[call-overload]
@@ -75,7 +75,7 @@ def _max_with_positions(ctx: Context, x: str, windows: Windows, column_major: bo
         inside = inside & ((tap >= 0) & (tap < extents[i])).reshape(lift)
         position = position + tap.reshape(lift) * strides[i]
     if not inside.all():
-        # A tap in the padding repeats an element of the border, which must not count: the identity replaces it.
+        # A tap in the padding repeats an element of the border; the identity takes its place.
         identity = ctx.like(combiner_identity("max", ctx.dtype(x)), x)
         spread = ctx.map("select", ctx.constant(inside[None, None]), spread, identity)
     spread = ctx.reshape(ctx.transpose(spread, order), flat_shape)
@@ -99,7 +99,7 @@ def _strides(extents: Sequence[int], column_major: bool) -> list[int]:
 
 @operator("AveragePool", family="pool")
 def average_pool(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """The mean of each window, over the elements that are in the operand or, on demand, in its padding too."""
+    """The mean of each window, over the elements in the operand or, on demand, in its padding too."""
     x, plain, windows = _windows(ctx, node, node.required(0), 0.0)
     total = pool(ctx, "add", x, windows)
     count_padding = bool(node.attr("count_include_pad", 0))

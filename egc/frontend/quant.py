@@ -1,4 +1,4 @@
-"""Quantisation: between real numbers and integers or small floats by a scale and a zero point, and integer products."""
+"""Quantisation: real numbers as integers or small floats by a scale and a zero point; their products."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def zero_based(ctx: Context, value: str, zero: str | None, axis: int) -> str:
 
 
 def saturate(ctx: Context, value: str, zero: str | None, dtype: str) -> str:
-    """``value`` (float) rounded half to even, moved by ``zero`` and saturated to the integer type ``dtype``."""
+    """``value`` (float) rounded half to even, moved by ``zero`` and saturated to the integers ``dtype``."""
     rounded = ctx.map("round", value)
     if zero is not None:
         rounded = ctx.map("add", rounded, ctx.cast(zero, ctx.dtype(value)))
@@ -190,7 +190,7 @@ def dequantize_linear(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 
 def _spread(ctx: Context, node: OnnxNode, value: str, x: str) -> str:
-    """A scale or zero point as it broadcasts over ``x``: per tensor, per axis, or each repeated for its block."""
+    """A scale or zero point as it broadcasts over ``x``: per tensor, per axis, or repeated for each block."""
     rank = ctx.rank(x)
     block = int(node.attr("block_size", 0))
     if not block or ctx.rank(value) != rank or rank == 0:

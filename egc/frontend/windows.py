@@ -1,4 +1,4 @@
-"""Sliding windows as convolutions and poolings have them: extents, strides, dilations and padding of the spatial axes."""
+"""Sliding windows of convolutions and poolings: sizes, strides, dilations and padding of spatial axes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read_windows(
 ) -> tuple[str, Windows]:
     """The windows that ``node`` slides over ``x``, and ``x`` itself.
 
-    Where padding depends on a symbolic extent (auto_pad SAME with a stride), ``x`` is padded here with ``fill`` and the
-    windows have no padding.
+    Where padding depends on a symbolic extent (auto_pad SAME with a stride), ``x`` is padded here with
+    ``fill`` and the windows have no padding.
     """
     if any(not isinstance(k, int) for k in sizes):
         raise NotCompiled("the window's size is known only at run time")
@@ -79,7 +79,7 @@ def _entries(ctx: Context, node: OnnxNode, name: str, rank: int) -> tuple[int, .
 
 
 def _pad_same(ctx: Context, x: str, windows: Windows, upper: bool, fill: float) -> tuple[str, Windows]:
-    """Pad so that there are ceil(extent / stride) windows; the odd element goes to the end where ``upper``."""
+    """Pad so that there are ceil(extent / stride) windows; the odd one goes to the end if ``upper``."""
     low: list[Dim] = []
     high: list[Dim] = []
     for extent, span, stride in zip(ctx.shape(x)[2:], windows.spans, windows.strides, strict=True):
