@@ -131,8 +131,8 @@ def quantize_linear(ctx: Context, node: OnnxNode) -> Sequence[str]:
         return [saturate(ctx, scaled, offset, dtype)]
     if offset is not None and not _is_zero(ctx, offset):
         scaled = ctx.map("add", scaled, ctx.cast(offset, precision))
-    out = ctx.onnx("Cast", [scaled], to=_ONNX_TYPE[dtype], saturate=int(node.attr("saturate", 1)))
-    return out  # type: ignore[return-value]
+    saturated = int(node.attr("saturate", 1))
+    return ctx.onnx("Cast", [scaled], to=_ONNX_TYPE[dtype], saturate=saturated)  # type: ignore[return-value]
 
 
 _ONNX_TYPE = {

@@ -32,6 +32,7 @@ FAMILIES = (
     "quant",
     "reduction",
     "resize",
+    "rnn",
     "shape",
     "tensor",
 )
