@@ -1,6 +1,4 @@
-"""What every test shares: the `--bless` switch, a reproducible hypothesis profile, the tiny models."""
-
-from pathlib import Path
+"""What every test shares: the `--bless` switch and a reproducible hypothesis profile."""
 
 import hypothesis
 import pytest
@@ -8,8 +6,6 @@ import pytest
 # A test that passes once passes always: examples come from a fixed seed, and no test asserts a time.
 hypothesis.settings.register_profile("egc", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("egc")
-
-MODELS = Path(__file__).parent / "models"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
