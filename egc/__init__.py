@@ -1,1 +1,83 @@
-"""egc: an optimizing compiler for ONNX models built on equality saturation."""
+"""egc: an optimizing compiler for ONNX models built on equality saturation.
+
+    session = egc.compile("model.onnx", target="cpu", threads=2)      # or egc.load("model.egc")
+    outputs = session.run(None, {"x": array})                         # as in onnxruntime
+
+The way of a model, one function a stage (egc/compiler.py):
+
+    import_model     egc.frontend   ONNX → Graph of few primitives
+    saturate         egc.egraph     Graph + rules/*.egg → e-graph Snapshot
+    extract          egc.extract    Snapshot + cost model → the cheapest equivalent Graph
+    build_kernels    egc.kernels    Graph → fused Kernels
+    schedule         egc.schedule   Kernel + rules/loops.egg → loop Nest
+    emit, compile    egc.codegen    Nest → LLVM IR → machine code
+    assemble         egc.codegen    code, packed constants, memory plan → Artifact
+    Session          egc.runtime    Artifact + arrays → arrays
+
+Importing this package is cheap: the compiler is imported when it is first used, and never to run an artifact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from egc.runtime.session import Session
+
+__version__ = "0.1.0"
+__all__ = ["backend", "compile", "load"]
+
+
+def compile(
+    model: Any,
+    target: str = "cpu",
+    *,
+    arch: str = "native",
+    threads: int | None = None,
+    rules: Sequence[str | os.PathLike[str]] = (),
+    disable_rules: Sequence[str] = (),
+    cost_model: str | None = None,
+    accuracy: str = "default",
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    time_budget: float = 60.0,
+) -> Session:
+    """Compile a model and return a Session over it, without a file in between.
+
+    ``model`` is the path of an ``.onnx`` file, its bytes, or a ModelProto. ``threads`` is by default the number of
+    cores this process may use; ``accuracy`` is exact, default or fast; ``shapes`` fixes input shapes; ``time_budget`` bounds
+    the searches, in seconds. Raises egc.errors.EgcError.
+    """
+    from pathlib import Path
+
+    from egc.compiler import Options, compile_model
+    from egc.runtime.session import Session
+
+    options = Options(
+        target=target,
+        arch=arch,
+        threads=threads,
+        rules=tuple(map(Path, rules)),
+        disable_rules=tuple(disable_rules),
+        cost_model=cost_model,
+        accuracy=accuracy,
+        shapes=shapes or {},
+        time_budget=time_budget,
+    )
+    return Session(compile_model(model, options).artifact(), threads=threads)
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
+    """A Session over an ``.egc`` artifact. Artifacts hold native code: load only those you trust."""
+    from egc.runtime.session import Session
+
+    return Session(path, threads=threads)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "backend":
+        import importlib
+
+        return importlib.import_module("egc.backend")
+    raise AttributeError(f"module 'egc' has no attribute {name!r}")

@@ -1,8 +1,7 @@
-"""`python -m egc`: the command line."""
+"""``python -m egc``: the same as the command ``egc``."""
 
 import sys
 
 from egc.cli import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())

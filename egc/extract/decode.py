@@ -57,8 +57,22 @@ class _Decoder:
         for eclass in self.solution.order:
             if eclass not in self.names and eclass not in self.snapshot.constant:
                 self.emit(eclass, self.solution.choice[eclass])
-        outputs = [self.value(self.snapshot.roots[name]) for name in self.source.outputs]
+        outputs: list[str] = []
+        for name in self.source.outputs:
+            value = self.value(self.snapshot.roots[name])
+            outputs.append(self.copied(value) if value in outputs or self.is_given(value) else value)
         return Decoded(self.builder.finish(outputs), {name: eclass for eclass, name in self.names.items()})
+
+    def is_given(self, value: str) -> bool:
+        """Whether a value is an input or a constant: no kernel writes it."""
+        return value in self.source.inputs or value in self.builder.constants
+
+    def copied(self, value: str) -> str:
+        """A copy of ``value``, for an output that would share another's memory."""
+        type_ = self.builder.types[value]
+        if type_.dtype in ("string", "object"):
+            return value
+        return self.builder.add("reshape", (value,), shape=type_.shape)
 
     def value(self, eclass: int) -> str:
         """The name of an e-class's value; constants come into being when something reads them."""

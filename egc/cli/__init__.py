@@ -1,0 +1,67 @@
+"""The command line: one module per subcommand, each with ``add_parser(subparsers)`` and ``main(args) -> exit code``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import egc
+from egc.errors import EgcError
+
+COMMANDS = ("optimize", "run", "verify", "bench", "explain", "rules", "ops")
+
+_EPILOG = """\
+exit status: 0 done, 1 the work failed (mismatch, cannot compile), 2 bad usage or bad input
+environment: EGC_DEBUG=1 shows tracebacks"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors look like egc's other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}\n  try: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status."""
+    parser = _Parser(
+        prog="egc",
+        description="An optimizing compiler for ONNX models built on equality saturation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"egc {egc.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in COMMANDS:
+        importlib.import_module(f"egc.cli.{name}").add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.main(args)
+        sys.stdout.flush()
+        return status
+    except EgcError as error:
+        if os.environ.get("EGC_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe went away: nobody is left to tell. Keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("EGC_DEBUG"):
+            raise
+        print(
+            f"error: egc failed, and this is its own fault\n  why: {type(error).__name__}: {error}\n"
+            "  try: EGC_DEBUG=1 shows where; please report it",
+            file=sys.stderr,
+        )
+        return 1

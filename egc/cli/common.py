@@ -1,0 +1,195 @@
+"""What several subcommands share: options of compilation, shapes, inputs, progress."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from egc.errors import BadInput, Problems, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from egc.compiler import Compiled, Options
+    from egc.runtime.session import Session
+
+SEED = 0
+
+# How the runtime's type strings (onnxruntime's) name dtypes.
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+def add_compile_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how a model is compiled."""
+    parser.add_argument("--target", choices=["cpu", "gpu"], default="cpu", help="default: %(default)s")
+    parser.add_argument("--arch", default="native", help="native, x86-64-v3, x86-64-v4, aarch64, sm_80, sm_90")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the cores of this process")
+    parser.add_argument("--rules", action="append", default=[], type=Path, metavar="FILE", help="a further rule file")
+    parser.add_argument("--disable-rule", action="append", default=[], metavar="NAME", help="leave a rule out")
+    parser.add_argument("--cost-model", metavar="FILE", help="a machine's TOML, or the name of a shipped one")
+    parser.add_argument(
+        "--accuracy", choices=["exact", "default", "fast"], default="default", help="which rules may fire: exact "
+        "ones, those that change rounding (default), or approximations too"
+    )
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="an input's shape; a dim may be a name"
+    )
+    parser.add_argument("--time-budget", type=float, default=60.0, metavar="S", help="seconds for the searches")
+    parser.add_argument("--ilp", type=float, default=0.0, metavar="S", help="extract by integer programming, S seconds")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The compiler's options that the command line gave."""
+    from egc.compiler import Options
+
+    return Options(
+        target=args.target,
+        arch=args.arch,
+        threads=args.threads,
+        rules=tuple(args.rules),
+        disable_rules=tuple(args.disable_rule),
+        cost_model=args.cost_model,
+        accuracy=args.accuracy,
+        shapes=parse_shapes(args.shape),
+        time_budget=args.time_budget,
+        ilp_seconds=args.ilp,
+    )
+
+
+def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+    """``NAME=1x3x224x224`` → {name: shape}; extents are integers or dim names. UsageError where one is neither."""
+    shapes: dict[str, tuple[int | str, ...]] = {}
+    for option in options:
+        name, equals, text = option.rpartition("=")
+        parts = text.split("x") if text else []
+        if not equals or not name or not all(part.isdecimal() or part.isidentifier() for part in parts):
+            raise UsageError(f"--shape {option}: not of the form NAME=1x3x224x224")
+        shapes[name] = tuple(int(part) if part.isdecimal() else part for part in parts)
+    return shapes
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a path names a compiled artifact and not a model."""
+    return path.suffix == ".egc"
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Say that long work is going on, on a terminal only."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        yield
+
+
+def compiled_model(path: Path, options: Options) -> Compiled:
+    """Compile a model file, with progress on a terminal."""
+    from egc.compiler import compile_model
+
+    with progress(f"compiling {path.name} …"):
+        return compile_model(path, options)
+
+
+def open_session(args: argparse.Namespace) -> Session:
+    """A session over MODEL: an artifact is loaded, a model compiled."""
+    from egc.runtime.session import Session
+
+    if is_artifact(args.model):
+        return Session(args.model, threads=args.threads)
+    return Session(compiled_model(args.model, options_of(args)).artifact(), threads=args.threads)
+
+
+def read_inputs(options: Sequence[str]) -> dict[str, np.ndarray]:
+    """``NAME=FILE.npy`` → {name: array}; all problems at once."""
+    arrays: dict[str, np.ndarray] = {}
+    problems = Problems()
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not equals or not name or not file:
+            raise UsageError(f"--input {option}: not of the form NAME=FILE.npy")
+        try:
+            arrays[name] = np.load(file, allow_pickle=False)
+        except FileNotFoundError:
+            problems.add(f"--input {name}: there is no file {file}")
+        except (OSError, ValueError, EOFError) as error:
+            problems.add(f"--input {name}: {file} is not a .npy file", why=str(error))
+    problems.raise_if_any(BadInput, "these inputs cannot be read")
+    return arrays
+
+
+def random_inputs(
+    session: Session, given: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int | str]], seed: int = SEED
+) -> dict[str, np.ndarray]:
+    """``given``, and random arrays for the other inputs: floats are normal, integers small, symbolic dims 1.
+
+    A dim that a given input or a shape fixes keeps that extent wherever its name stands.
+    """
+    rng = np.random.default_rng(seed)
+    bound: dict[str, int] = {}
+    ports = session.get_inputs()
+    for port in ports:
+        known = given[port.name].shape if port.name in given else shapes.get(port.name, ())
+        for dim, extent in zip(port.shape, known, strict=False):
+            if isinstance(dim, str) and isinstance(extent, int):
+                bound[dim] = extent
+    feeds = dict(given)
+    for port in ports:
+        if port.name not in feeds:
+            shape = [dim if isinstance(dim, int) else bound.get(dim, 1) for dim in port.shape]
+            feeds[port.name] = _random(rng, port.type, shape)
+    return feeds
+
+
+def _random(rng: np.random.Generator, kind: str, shape: list[int]) -> np.ndarray:
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    name = _DTYPES.get(name, name)
+    if name == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    if name in ("string", "object"):
+        raise UsageError(f"an input of {kind} cannot be drawn at random", hint="give it with --input NAME=FILE.npy")
+    from egc.ir.types import is_float, numpy_dtype
+
+    if is_float(name):
+        return rng.standard_normal(shape).astype(numpy_dtype(name))
+    if name.startswith("complex"):
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(name)
+    return rng.integers(0, 4, shape).astype(numpy_dtype(name))
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> list[Path]:
+    """Write NAME.npy for each array, each to a temporary file that is then renamed."""
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "output"
+            path = folder / f"{safe}.npy"
+            temporary = path.with_name(f".{path.name}.part")
+            try:
+                with open(temporary, "wb") as file:
+                    np.save(file, np.asarray(array), allow_pickle=False)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            written.append(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            "cannot write the outputs", where=str(folder), why=str(error), hint="choose another --output-dir"
+        ) from None
+    return written

@@ -1,0 +1,72 @@
+"""``egc optimize``: compile a model to an artifact and say what was done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from egc.cli.common import add_compile_options, compiled_model, options_of
+from egc.errors import UsageError
+
+EMITTED = ("graph", "kernels", "loops", "llvm", "asm", "ptx", "onnx")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "optimize", help="compile a model to an artifact", description="Compile an ONNX model to an .egc artifact."
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.egc", help="default: MODEL.egc")
+    add_compile_options(parser)
+    parser.add_argument(
+        "--emit", default="", metavar="KIND,…", help=f"print stages instead of writing: {', '.join(EMITTED)}"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Compile, then write the artifact or print the stages asked for."""
+    kinds = [kind for kind in args.emit.split(",") if kind]
+    if unknown := [kind for kind in kinds if kind not in EMITTED]:
+        raise UsageError(f"--emit {', '.join(unknown)}: no such stage", hint=f"one of {', '.join(EMITTED)}")
+    compiled = compiled_model(args.model, options_of(args))
+    if kinds:
+        from egc.explain.emit import emitted
+
+        for kind in kinds:
+            print(emitted(compiled, kind))
+        return 0
+    output = args.output or args.model.with_suffix(".egc")
+    compiled.write(output)
+    report = compiled.report() | {"artifact": str(output), "bytes": output.stat().st_size}
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print_report(report)
+    return 0
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The report for people: what came in, what came out, what was spent."""
+    console = Console(highlight=False)
+    console.print(
+        f"{report['model']}: {report['nodes']} ONNX nodes → {report['steps']} kernel calls"
+        f" ({report['kernels']} distinct kernels)"
+    )
+    if report["host"]:
+        names = ", ".join(report["host"][:8]) + (" …" if len(report["host"]) > 8 else "")
+        console.print(f"on the host, by onnx.reference: {len(report['host'])} nodes: {names}")
+    costs = ", ".join(f"{name} {seconds * 1e3:.3f} ms" for name, seconds in report["extraction"].items())
+    console.print(f"estimated by extraction: {costs}")
+    for growth in report["saturation"]:
+        if growth["stopped"] != "saturated":
+            console.print(f"phase {growth['phase']} stopped: {growth['stopped']}")
+    stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in report["seconds"].items())
+    console.print(f"compiled in {sum(report['seconds'].values()):.2f} s ({stages})")
+    console.print(f"wrote {report['artifact']}, {report['bytes'] / 2**20:.1f} MiB")

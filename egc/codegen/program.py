@@ -1,0 +1,204 @@
+"""From compiled kernels to a program: buffers, packed constants, steps and the manifest that the runtime reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from egc.codegen.link import LinkedCode
+from egc.codegen.target import Target
+from egc.frontend.importer import Imported
+from egc.ir.dims import Dim, SymDim
+from egc.ir.graph import Graph
+from egc.ir.host import decode_host
+from egc.ir.nest import Nest, Pack
+from egc.ir.types import TensorType
+from egc.kernels import HostCall, KernelCall
+from egc.runtime import manifest as m
+from egc.runtime.artifact import layout_constants
+from egc.runtime.cpu import needed_features
+from egc.runtime.memory import live_ranges, plan_arena
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """One distinct kernel's nest, the symbol of its function, and the scratch bytes that each thread needs."""
+
+    nest: Nest
+    symbol: str
+    scratch_bytes: Dim
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an artifact holds: manifest, code, and the constants in the order of their offsets."""
+
+    manifest: m.Manifest
+    code: bytes
+    constants: tuple[np.ndarray, ...]
+
+
+def assemble(
+    imported: Imported,
+    graph: Graph,
+    calls: Sequence[KernelCall | HostCall],
+    kernels: Mapping[str, CompiledKernel],
+    linked: LinkedCode,
+    target: Target,
+    threads: int,
+) -> Program:
+    """The program that runs ``calls`` in order. ``kernels`` is keyed by the names of the calls' kernels."""
+    assembler = _Assembler(graph, kernels)
+    inputs = tuple(
+        m.Port(p.name, p.type.dtype, _dims(p.type.shape), assembler.place(p.value, "input")) for p in imported.inputs
+    )
+    for name in graph.outputs:
+        assembler.place(name, _home(graph.types[name], "output"))
+    steps = tuple(assembler.step(call) for call in calls)
+    outputs = tuple(
+        m.Port(port.name, port.type.dtype, _dims(graph.types[value].shape), assembler.place(value, "output"))
+        for port, value in zip(imported.outputs, graph.outputs, strict=True)
+    )
+    hosted = tuple(dict.fromkeys(node.name for node in imported.hosted))
+    draft = m.Manifest(
+        model=graph.name,
+        target=m.Target(target.triple.partition("-")[0], _features(target)),
+        threads=threads,
+        symbols=_symbols(graph),
+        inputs=inputs,
+        outputs=outputs,
+        buffers=tuple(assembler.buffers),
+        steps=steps,
+        functions=linked.symbols,
+        coverage=m.Coverage(imported.compiled, hosted),
+    )
+    return Program(_planned(draft), linked.code, tuple(assembler.constants))
+
+
+class _Assembler:
+    def __init__(self, graph: Graph, kernels: Mapping[str, CompiledKernel]) -> None:
+        self.graph = graph
+        self.kernels = kernels
+        self.buffers: list[m.Buffer] = []
+        self.constants: list[np.ndarray] = []
+        self.places: dict[tuple[str, Pack | None], int] = {}
+        self.offset = 0
+
+    def place(self, value: str, where: m.Where | None = None, pack: Pack | None = None) -> int:
+        """The buffer of a value; constants get one for each layout in which they are read."""
+        if value not in self.graph.constants:
+            pack = None
+        if (value, pack) not in self.places:
+            type_ = self.graph.types[value]
+            if value in self.graph.constants:
+                buffer = self.constant(value, pack)
+            else:
+                buffer = m.Buffer(type_.dtype, _dims(type_.shape), _home(type_, where or "arena"))
+            self.places[value, pack] = len(self.buffers)
+            self.buffers.append(buffer)
+        return self.places[value, pack]
+
+    def constant(self, value: str, pack: Pack | None) -> m.Buffer:
+        """A constant's buffer, its content packed now."""
+        data = self.graph.constants[value].data
+        if self.graph.types[value].dtype == "string":
+            text = (v.decode() if isinstance(v, bytes) else str(v) for v in data.reshape(-1).tolist())
+            return m.Buffer("string", data.shape, "constant", text=tuple(text))
+        if pack is not None:
+            data = packed(data, pack)
+        self.constants.append(data)
+        offset, after = layout_constants((data.nbytes, 0))
+        buffer = m.Buffer(self.graph.types[value].dtype, data.shape, "constant", self.offset + offset)
+        self.offset += after
+        return buffer
+
+    def step(self, call: KernelCall | HostCall) -> m.Step:
+        """The runtime's step for one call."""
+        if isinstance(call, HostCall):
+            return self.host(call)
+        compiled = self.kernels[call.kernel.name]
+        packs = {pack.buffer: pack for pack in compiled.nest.packs}
+        arguments = tuple(
+            self.place(value, pack=packs.get(param.name))
+            for param, value in zip(call.kernel.params, call.args, strict=True)
+        )
+        return m.KernelStep(
+            compiled.symbol,
+            arguments,
+            _dims(call.dims),
+            _text(compiled.scratch_bytes),
+            label=call.label,
+        )
+
+    def host(self, call: HostCall) -> m.HostStep:
+        """A step that ``onnx.reference`` runs."""
+        text = str(call.node.attr("node"))
+        node = decode_host(text).graph.node[0]
+        return m.HostStep(
+            text,
+            tuple(self.place(value, "host") for value in call.node.inputs),
+            tuple(self.place(value, "host") for value in call.node.outputs),
+            node.name or node.op_type,
+        )
+
+
+def packed(data: np.ndarray, pack: Pack) -> np.ndarray:
+    """``data`` in the physical layout that ``pack`` describes (egc.ir.nest)."""
+    extent = data.shape[pack.dim]
+    missing = -extent % pack.block
+    if missing:
+        widths = [(0, missing if axis == pack.dim else 0) for axis in range(data.ndim)]
+        data = np.pad(data, widths)
+    blocks = (extent + missing) // pack.block
+    split = data.reshape(*data.shape[: pack.dim], blocks, pack.block, *data.shape[pack.dim + 1 :])
+    return np.ascontiguousarray(np.moveaxis(split, (pack.dim, pack.dim + 1), (0, -1)))
+
+
+def _planned(draft: m.Manifest) -> m.Manifest:
+    """The manifest with arena offsets, where every arena buffer has a known size."""
+    arena = [i for i, buffer in enumerate(draft.buffers) if buffer.where == "arena"]
+    if any(isinstance(dim, str) for i in arena for dim in draft.buffers[i].shape):
+        return draft
+    ranges = live_ranges(draft)
+    used = [i for i in arena if i in ranges]
+    sizes = [_nbytes(draft.buffers[i]) for i in used]
+    offsets, total = plan_arena(sizes, [ranges[i] for i in used])
+    buffers = list(draft.buffers)
+    for i, offset in zip(used, offsets, strict=True):
+        buffers[i] = replace(buffers[i], offset=offset)
+    return replace(draft, buffers=tuple(buffers), arena_bytes=total)
+
+
+def _nbytes(buffer: m.Buffer) -> int:
+    from egc.ir.types import itemsize
+
+    total = itemsize(buffer.dtype)
+    for dim in buffer.shape:
+        assert isinstance(dim, int)
+        total *= dim
+    return total
+
+
+def _home(type_: TensorType, where: m.Where) -> m.Where:
+    """Text and Python objects live on the host, wherever arrays would live."""
+    return "host" if type_.dtype in ("string", "object") and where != "input" else where
+
+
+def _symbols(graph: Graph) -> tuple[str, ...]:
+    """Every dim name of the program, sorted."""
+    return tuple(sorted(frozenset().union(*(type_.symbols for type_ in graph.types.values()))))
+
+
+def _text(dim: Dim) -> m.DimText:
+    return str(dim) if isinstance(dim, SymDim) else dim
+
+
+def _dims(dims: Sequence[Dim]) -> tuple[m.DimText, ...]:
+    return tuple(map(_text, dims))
+
+
+def _features(target: Target) -> tuple[str, ...]:
+    architecture = target.triple.partition("-")[0]
+    return needed_features(architecture, target.cpu, target.features)

@@ -1,0 +1,136 @@
+"""The whole way from a model to a program, one plain function after another.
+
+Every stage's value is kept in :class:`Compiled`, so that `egc optimize --emit`, `egc explain` and tests can look at it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from egc.codegen.jobs import BuiltKernel, Workshop
+from egc.codegen.link import link
+from egc.codegen.program import CompiledKernel, Program, assemble
+from egc.codegen.target import Target, parse_arch
+from egc.egraph import Budget, Snapshot, legal_fusions, saturate
+from egc.errors import UsageError
+from egc.extract import Extraction, extract
+from egc.frontend.importer import Imported, import_model
+from egc.frontend.load import Source
+from egc.kernels import HostCall, KernelCall, build_kernels
+from egc.machine import Machine, load_machine, machine_for
+from egc.rules import RuleBook, load_rules
+from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
+
+# How a time budget is shared out; kernels get what is left.
+_SATURATION_SHARE, _EXTRACTION_SHARE = 0.3, 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose; the command line has an option for each. ``time_budget`` is in seconds."""
+
+    target: str = "cpu"
+    arch: str = "native"
+    threads: int | None = None
+    rules: tuple[Path, ...] = ()
+    disable_rules: tuple[str, ...] = ()
+    cost_model: str | None = None
+    accuracy: str = "default"
+    shapes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
+    time_budget: float = 60.0
+    ilp_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model and the value of every stage on the way; ``seconds`` by stage, in order."""
+
+    imported: Imported
+    book: RuleBook
+    machine: Machine
+    target: Target
+    snapshot: Snapshot
+    extraction: Extraction
+    calls: tuple[KernelCall | HostCall, ...]
+    kernels: Mapping[str, BuiltKernel]
+    program: Program
+    record: dict[str, Any]
+    seconds: Mapping[str, float]
+
+    def write(self, path: str | Path) -> None:
+        """Write the artifact: all of it or nothing."""
+        write_artifact(path, self.program.manifest, self.program.code, self.program.constants, self.record)
+
+    def artifact(self) -> Artifact:
+        """The artifact without a file."""
+        return artifact_in_memory(self.program.manifest, self.program.code, self.program.constants, self.record)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def compile_model(source: Source, options: Options | None = None) -> Compiled:
+    """Compile a model (a path, bytes or a ModelProto); errors are EgcError."""
+    options = options or Options()
+    if options.target not in ("cpu", "gpu"):
+        raise UsageError(f"unknown target {options.target!r}", hint="--target cpu or --target gpu")
+    clock = _Clock()
+    with Workshop() as workshop:  # worker processes start now, while this one reads the model
+        target = parse_arch(options.arch)
+        machine = load_machine(options.cost_model) if options.cost_model else machine_for(target.arch)
+        with clock("rules"):
+            book = load_rules(disabled=options.disable_rules, accuracy=options.accuracy, extra=options.rules)
+        with clock("import"):
+            imported = import_model(source, options.shapes)
+        with clock("saturate"):
+            snapshot = saturate(imported.graph, book, Budget(seconds=options.time_budget * _SATURATION_SHARE))
+        with clock("extract"):
+            extraction = extract(
+                imported.graph,
+                snapshot,
+                machine.rates,
+                seconds=min(1.0, options.time_budget * _EXTRACTION_SHARE),
+                ilp_seconds=options.ilp_seconds,
+            )
+        with clock("kernels"):
+            graph = extraction.graph
+            calls = build_kernels(graph, legal_fusions(graph, book))
+        with clock("codegen"):
+            threads = options.threads or default_threads()
+            kernels, runtime = workshop.build(distinct_kernels(calls), machine, target)
+            linked = link([*runtime.always, *(k.object for k in kernels.values())], runtime.library)
+            compiled = {
+                name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes)
+                for name, kernel in kernels.items()
+            }
+            program = assemble(imported, graph, calls, compiled, linked, target, threads)
+    return Compiled(
+        imported, book, machine, target, snapshot, extraction, calls, kernels, program, {}, clock.seconds
+    )
+
+
+def distinct_kernels(calls: Sequence[KernelCall | HostCall]) -> tuple[Any, ...]:
+    """The kernels of the calls, each once, in order of first use."""
+    return tuple({call.kernel.name: call.kernel for call in calls if isinstance(call, KernelCall)}.values())
+
+
+def default_threads() -> int:
+    """The number of cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0))
