@@ -35,10 +35,11 @@ def take(
     return arrays
 
 
-def check_feeds(
-    ports: Sequence[Port], dtypes: Sequence[np.dtype], feeds: Mapping[str, Any]
-) -> list[np.ndarray]:
-    """The arrays in the order of `ports`, copied where not contiguous; InputError says what is wrong."""
+def check_feeds(ports: Sequence[Port], dtypes: Sequence[np.dtype], feeds: Mapping[str, Any]) -> list[Any]:
+    """The arrays in the order of `ports`, copied where not contiguous; InputError says what is wrong.
+
+    Sequences, optionals and maps (dtype `object`) are only read by host steps and pass as they are.
+    """
     if not isinstance(feeds, Mapping):
         raise InputError(
             f"the inputs must be a dict of names and arrays, not {type(feeds).__name__}",
@@ -51,15 +52,18 @@ def check_feeds(
             problems.add(
                 f"the model has no input {name!r}", hint=f"its inputs are {', '.join(sorted(names))}"
             )
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for port, dtype in zip(ports, dtypes, strict=True):
         if port.name not in feeds:
             problems.add(f"the input {port.name!r} is missing", hint=f"it is {_describe(port)}")
             continue
+        if port.dtype == "object":
+            arrays[port.name] = feeds[port.name]
+            continue
         array = _as_array(port, dtype, feeds[port.name], problems)
         if array is not None:
             arrays[port.name] = array
-    present = [port for port in ports if port.name in arrays]
+    present = [port for port in ports if port.name in arrays and port.dtype != "object"]
     _bind(present, [arrays[port.name].shape for port in present], problems)
     problems.raise_if_any(InputError, _HEADLINE)
     return [arrays[port.name] for port in ports]
@@ -68,7 +72,8 @@ def check_feeds(
 def bind_shapes(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """The values of the symbols that the inputs' shapes give; InputError where they contradict the model."""
     problems = Problems()
-    env = _bind(ports, shapes, problems)
+    tensors = [(port, shape) for port, shape in zip(ports, shapes, strict=True) if port.dtype != "object"]
+    env = _bind([port for port, _ in tensors], [shape for _, shape in tensors], problems)
     problems.raise_if_any(InputError, _HEADLINE)
     return env
 

@@ -45,13 +45,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A row-major tensor in memory. `offset`, in bytes: of a constant, or of a planned arena buffer."""
+    """A row-major tensor in memory. `offset`, in bytes: of a constant, or of a planned arena buffer.
+
+    A constant of dtype `string` has its elements in `text` instead.
+    """
 
     dtype: str
     shape: tuple[DimText, ...]
     where: Where
     offset: int | None = None
     of: int | None = None
+    text: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +78,14 @@ class KernelStep:
 class HostStep:
     """An ONNX node that `onnx.reference` runs.
 
-    `node` is a serialized NodeProto in base64, `functions` the FunctionProtos it may call, likewise.
-    `inputs` and `outputs` pair the names that occur in the node (and in its subgraphs) with buffers.
+    `model` is its text as `egc.ir.host` writes it; `inputs` and `outputs` are the buffers of that model's
+    inputs and outputs, in order. `label` names the step in errors and profiles.
     """
 
-    node: str
-    opsets: tuple[tuple[str, int], ...]
-    inputs: tuple[tuple[str, int], ...]
-    outputs: tuple[tuple[str, int], ...]
-    functions: tuple[str, ...] = ()
-    label: str = ""
+    model: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    label: str
 
 
 Step: TypeAlias = "KernelStep | HostStep"
@@ -157,7 +159,15 @@ def _read(data: dict[str, Any]) -> Manifest:
         inputs=tuple(_port(port) for port in data["inputs"]),
         outputs=tuple(_port(port) for port in data["outputs"]),
         buffers=tuple(
-            Buffer(b["dtype"], tuple(b["shape"]), b["where"], b["offset"], b["of"]) for b in data["buffers"]
+            Buffer(
+                b["dtype"],
+                tuple(b["shape"]),
+                b["where"],
+                b["offset"],
+                b["of"],
+                b["text"] and tuple(b["text"]),
+            )
+            for b in data["buffers"]
         ),
         steps=tuple(_step(step) for step in data["steps"]),
         functions=dict(data["functions"]),
@@ -172,14 +182,7 @@ def _port(data: dict[str, Any]) -> Port:
 
 def _step(data: dict[str, Any]) -> Step:
     if data["kind"] == "host":
-        return HostStep(
-            data["node"],
-            tuple((domain, version) for domain, version in data["opsets"]),
-            tuple((name, buffer) for name, buffer in data["inputs"]),
-            tuple((name, buffer) for name, buffer in data["outputs"]),
-            tuple(data["functions"]),
-            data["label"],
-        )
+        return HostStep(data["model"], tuple(data["inputs"]), tuple(data["outputs"]), data["label"])
     return KernelStep(
         data["symbol"],
         tuple(data["arguments"]),
@@ -198,8 +201,8 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"buffer {i} is {buffer.dtype} in {buffer.where}")
         if (buffer.where == "view") != (buffer.of is not None) or not -1 < (buffer.of or 0) < max(i, 1):
             raise ValueError(f"buffer {i} is a view of {buffer.of}")
-        if buffer.where == "constant" and not isinstance(buffer.offset, int):
-            raise ValueError(f"the constant buffer {i} has no offset")
+        if buffer.where == "constant" and not isinstance(buffer.offset, int) and buffer.text is None:
+            raise ValueError(f"the constant buffer {i} has no content")
         _check_dims(buffer.shape, known)
     for port in (*manifest.inputs, *manifest.outputs):
         _check_buffers(manifest, (port.buffer,))
@@ -211,10 +214,10 @@ def _check(manifest: Manifest) -> None:
             if step.symbol not in manifest.functions:
                 raise ValueError(f"the kernel {step.symbol} has no code")
         else:
-            _check_buffers(manifest, [buffer for _, buffer in (*step.inputs, *step.outputs)])
+            _check_buffers(manifest, (*step.inputs, *step.outputs))
 
 
-def _check_buffers(manifest: Manifest, buffers: tuple[int, ...] | list[int]) -> None:
+def _check_buffers(manifest: Manifest, buffers: tuple[int, ...]) -> None:
     for buffer in buffers:
         if not 0 <= buffer < len(manifest.buffers):
             raise ValueError(f"there is no buffer {buffer}")

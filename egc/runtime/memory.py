@@ -76,4 +76,4 @@ def buffers_of(step: KernelStep | HostStep) -> tuple[int, ...]:
     """The buffers that a step reads or writes."""
     if isinstance(step, KernelStep):
         return step.arguments
-    return tuple(buffer for _, buffer in (*step.inputs, *step.outputs))
+    return (*step.inputs, *step.outputs)

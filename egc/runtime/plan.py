@@ -211,6 +211,8 @@ class Plan:
     def memory_of(self, buffer: int) -> np.ndarray:
         """A constant, or a planned arena buffer, as an array over its memory."""
         place, size = self.program.manifest.buffers[buffer], self.nbytes(buffer)
+        if place.text is not None:
+            return np.array(place.text, object).reshape(self.shapes[buffer])
         if place.where == "constant":
             memory, offset = self.program.constants, place.offset or 0
         else:
@@ -236,7 +238,7 @@ class Plan:
         HostError where compiled code reads the buffer, or it is an output, and its type is not as declared.
         """
         place = self.program.manifest.buffers[buffer]
-        if isinstance(value, np.ndarray | np.generic) and place.dtype != "string":
+        if isinstance(value, np.ndarray | np.generic):
             value = np.require(value, requirements=("C", "A"))
             if self.shapes[buffer] is None:
                 self._bind_from(place.shape, value.shape)

@@ -18,7 +18,7 @@ from egc.ir.types import numpy_dtype
 from egc.runtime import abi
 from egc.runtime.artifact import Artifact, open_artifact
 from egc.runtime.cpu import check_machine
-from egc.runtime.host import HostNode
+from egc.runtime.host import run_host_step
 from egc.runtime.inputs import bind_shapes, check_feeds, take
 from egc.runtime.manifest import HostStep, Port
 from egc.runtime.native import NativeCode, Workers, address_of
@@ -58,7 +58,6 @@ class Session:
         native.check_constants(artifact, min(threads, os.cpu_count() or 1))
         self._program = Program(manifest, native, artifact.constants, threads)
         self._arena = Arena()
-        self._hosts: dict[int, HostNode] = {}
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
         self._lock = threading.Lock()
         self._input_dtypes = [numpy_dtype(port.dtype) for port in manifest.inputs]
@@ -124,7 +123,9 @@ class Session:
         arrays = take(self.manifest.inputs, self._input_dtypes, feeds)
         if arrays is None:
             arrays = check_feeds(self.manifest.inputs, self._input_dtypes, feeds)
-        shapes = tuple([array.shape for array in arrays])
+            shapes = tuple([array.shape if isinstance(array, np.ndarray) else () for array in arrays])
+        else:
+            shapes = tuple([array.shape for array in arrays])
         plan = self._plans.get(shapes)
         if plan is None:
             plan = self._new_plan(shapes)
@@ -133,7 +134,8 @@ class Session:
         try:
             for port, array in zip(self.manifest.inputs, arrays, strict=True):
                 values[port.buffer] = array
-                plan.set_address(port.buffer, address_of(array))
+                if isinstance(array, np.ndarray):
+                    plan.set_address(port.buffer, address_of(array))
             self._new_outputs(plan)
             for segment in self._program.segments:
                 if segment.host:
@@ -179,13 +181,10 @@ class Session:
     def _run_host(self, plan: Plan, index: int, seconds: list[tuple[str, float]] | None) -> None:
         step = self.manifest.steps[index]
         assert isinstance(step, HostStep)
-        node = self._hosts.get(index)
-        if node is None:
-            node = self._hosts[index] = HostNode(step)
         start = time.perf_counter()
-        results = node.run([plan.value(buffer) for _, buffer in step.inputs])
-        for (_, buffer), result in zip(step.outputs, results, strict=True):
-            plan.store(buffer, result, node.title)
+        results = run_host_step(step, [plan.value(buffer) for buffer in step.inputs])
+        for buffer, result in zip(step.outputs, results, strict=True):
+            plan.store(buffer, result, step.label)
         if self._program.late:
             self._new_outputs(plan)
         if seconds is not None:

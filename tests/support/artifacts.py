@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def make(
     linked = link_kernels(ADD)
     offsets = iter(layout_constants(c.nbytes for c in constants))
     placed = tuple(
-        Buffer(b.dtype, b.shape, b.where, next(offsets)) if b.where == "constant" else b for b in buffers
+        replace(b, offset=next(offsets)) if b.where == "constant" and b.text is None else b for b in buffers
     )
     manifest = Manifest(
         model="test",

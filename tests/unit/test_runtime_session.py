@@ -1,6 +1,5 @@
 """Sessions: results, threads, symbolic dims, memory, host steps, and what is said about wrong input."""
 
-import base64
 import gc
 import os
 import subprocess
@@ -12,6 +11,8 @@ import onnx
 import pytest
 
 from egc.errors import ArtifactError, EgcError, InputError, UsageError
+from egc.ir.host import encode_host
+from egc.runtime import native
 from egc.runtime.artifact import artifact_in_memory
 from egc.runtime.manifest import Buffer, HostStep, KernelStep, Port
 from egc.runtime.session import Session
@@ -33,11 +34,13 @@ def test_thousands_of_runs_at_several_sizes(threads: int) -> None:
             np.testing.assert_array_equal(y, ((((x + 1) + 1) + 1) + 1) + 1)
 
 
-def test_workers_wake_from_sleep() -> None:
-    with Session(chain(2), 2) as session:
-        for _ in range(20):
-            threading.Event().wait(0.003)  # longer than an idle worker stays awake
-            np.testing.assert_array_equal(session.run(None, {"x": x_of(9)})[0], x_of(9) + 1 + 1)
+@pytest.mark.parametrize("microseconds", [0, 2])
+def test_threads_that_sleep_at_every_chance(microseconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BARRIER_SPIN_US", "BARRIER_YIELD_US", "IDLE_SPIN_US", "IDLE_YIELD_US"):
+        monkeypatch.setattr(native, name, microseconds)
+    with Session(chain(8), 3) as session:
+        for _ in range(500):
+            np.testing.assert_array_equal(session.run(None, {"x": np.zeros(9, np.float32)})[0], [8] * 9)
 
 
 def test_calls_from_several_threads() -> None:
@@ -117,13 +120,8 @@ def test_scratch_of_steps_without_barrier_is_separate(threads: int) -> None:
 
 
 def host_step(node: onnx.NodeProto, inputs: list[int], outputs: list[int]) -> HostStep:
-    return HostStep(
-        base64.b64encode(node.SerializeToString()).decode(),
-        (("", 20),),
-        tuple(zip(node.input, inputs, strict=True)),
-        tuple(zip(node.output, outputs, strict=True)),
-        label=node.op_type,
-    )
+    text = encode_host(node, node.input, node.output, {"": 20})
+    return HostStep(text, tuple(inputs), tuple(outputs), node.op_type)
 
 
 def test_host_steps_between_kernels_bind_new_dims() -> None:
@@ -148,6 +146,32 @@ def test_host_steps_between_kernels_bind_new_dims() -> None:
         assert session.coverage == {"compiled": 4, "host": ["NonZero", "Cast"]}
         labels = [label for label, _ in session.profile({"x": np.ones(3, np.float32)})]
         assert labels == ["add to 2", "NonZero", "Cast", "add to 5"]
+
+
+def test_text_and_sequences_live_on_the_host() -> None:
+    split = onnx.helper.make_node("SplitToSequence", ["x"], ["parts"], axis=0)
+    longest = onnx.helper.make_node("SequenceAt", ["given", "i"], ["second"])
+    join = onnx.helper.make_node("StringConcat", ["s", "end"], ["u"])
+    upper = onnx.helper.make_node("StringNormalizer", ["u"], ["t"], case_change_action="UPPER")
+    parts = make(
+        [Port("x", F32, ("n",), 0), Port("given", "object", (), 1), Port("i", "int64", (), 2),
+         Port("s", "string", (2,), 3)],
+        [Port("parts", "object", (), 4), Port("second", F32, ("k",), 5), Port("t", "string", (2,), 6)],
+        [Buffer(F32, ("n",), "input"), Buffer("object", (), "input"), Buffer("int64", (), "input"),
+         Buffer("string", (2,), "input"), Buffer("object", (), "host"), Buffer(F32, ("k",), "host"),
+         Buffer("string", (2,), "host"), Buffer("string", (2,), "constant", text=("x", "y")),
+         Buffer("string", (2,), "host")],
+        [host_step(split, [0], [4]), host_step(longest, [1, 2], [5]), host_step(join, [3, 7], [8]),
+         host_step(upper, [8], [6])],
+        symbols=["n", "k"],
+    )  # fmt: skip
+    with Session(artifact_in_memory(*parts)) as session:
+        for _ in range(2):
+            feeds = {"x": x_of(2), "given": [x_of(3), x_of(4)], "i": np.array(1), "s": np.array(["a", "bc"])}
+            pieces, second, text = session.run(None, feeds)
+            assert [piece.tolist() for piece in pieces] == [[v] for v in x_of(2)]
+            np.testing.assert_array_equal(second, x_of(4))
+            assert text.tolist() == ["AX", "BCY"]
 
 
 def test_a_host_operator_that_fails_is_named() -> None:
