@@ -11,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from egc.bench.compare import Plan, Timing, compare, ratio_to_best_peer, relative_error
 from egc.bench.inputs import InputSpec, input_specs, random_inputs
 from egc.bench.report import Comparison, disagreements, geometric_mean, to_json, to_markdown
-from egc.cli.bench import parse_peers, parse_shapes
+from egc.cli.bench import artifact_specs, parse_peers, parse_shapes
 from egc.errors import BadInput, UsageError
+from egc.runtime.artifact import write_artifact
+from tests.support.artifacts import chain_parts
 
 MODELS = Path(__file__).parents[1] / "models"
 ONE_ROUND = Plan(rounds=1, seconds=0.0, least=2)
@@ -110,6 +112,19 @@ def test_runtimes_are_timed_and_one_that_fails_is_reported(tmp_path: Path) -> No
     comparison = Comparison("broken", 1, (failed,))
     assert len(disagreements([comparison], 1e-4)) == 1
     assert to_json([comparison], "egc")["models"][0]["runtimes"][0]["failure"] == failed.failure
+
+
+def test_an_artifact_is_timed_alone(tmp_path: Path) -> None:
+    path = tmp_path / "chain.egc"
+    manifest, code, constants = chain_parts(length=3, shape=("n",), threads=2)
+    write_artifact(path, manifest, code, constants, {})
+    specs = artifact_specs(path, {"x": (1000,)})
+    assert specs == (InputSpec("x", "float32", (1000,)),)
+    assert artifact_specs(path, {})[0].shape == (1,)
+    (timing,) = compare(path, specs, ["egc"], 2, ONE_ROUND)
+    assert timing.failure is None
+    assert len(timing.times) == 2
+    assert timing.compile_seconds is None
 
 
 def test_an_output_too_far_off_is_a_disagreement() -> None:

@@ -13,7 +13,7 @@ COMPILER_ONLY = {"egglog", "lark", "llvmlite", "onnx", "highspy", "rich"}
 STAGES = {"frontend", "rules", "egraph", "extract", "kernels", "schedule", "codegen", "explain", "cli"}
 
 
-@pytest.mark.parametrize("module", ["egc", "egc.runtime.session"])
+@pytest.mark.parametrize("module", ["egc", "egc.runtime.session", "egc.bench.worker"])
 def test_running_needs_nothing_of_the_compiler(module: str) -> None:
     script = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
