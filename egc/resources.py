@@ -1,4 +1,6 @@
-"""The product's data files: rules and machines. They stand at the top of a source tree and inside an installed package."""
+"""The product's data files: rules and machines. They stand at the top of a source tree and inside an
+installed package.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def data_folder(name: str) -> Path:
 @lru_cache(maxsize=1)
 def shipped_rules() -> tuple[Path, ...]:
     """The rule files that come with egc: the vocabulary of prelude.egg first, then the others by name."""
-    files = sorted(data_folder("rules").glob("*.egg"), key=lambda p: (p.name != "prelude.egg", p.name))
-    return tuple(files)
+    files = [path.resolve() for path in data_folder("rules").glob("*.egg")]
+    return tuple(sorted(files, key=lambda p: (p.name != "prelude.egg", p.name)))
 
 
 def cost_model(name: str) -> Path | None:

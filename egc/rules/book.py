@@ -13,7 +13,7 @@ from egc.rules import syntax as s
 from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
 from egc.rules.emit import Emitter
 from egc.rules.environment import Environment
-from egc.rules.notes import ACCURACIES, read_notes
+from egc.rules.notes import ACCURACIES, Notes, read_notes
 from egc.rules.primitives import SIGNATURES
 from egc.rules.reader import read_file, unknown_command
 from egc.rules.rule import Rule, build_rules
@@ -119,7 +119,7 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
     forms: list[s.Form] = []
     order: dict[str, int] = {}
     for path in paths:
-        file, errors = read_file(path, _shown(path))
+        file, errors = read_file(path, shown_name(path))
         order[file.source.name] = len(order)
         loaded.diagnostics.extend(errors)
         forms.extend(file.forms)
@@ -127,9 +127,14 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
         if not isinstance(form.command, s.RewriteForm | s.RuleForm):
             _declare(form.command, loaded)
     seen: dict[str, Rule] = {}
-    for form in forms:
+    doc: str | None = None
+    for before, form in zip([None, *forms], forms, strict=False):
         if isinstance(form.command, s.RewriteForm | s.RuleForm):
-            for rule in _rules(form, loaded):
+            notes = read_notes(form.comments, loaded.diagnostics)
+            if notes.doc is None and notes.math is None and _adjoin(before, form):
+                notes = replace(notes, doc=doc)
+            doc = notes.doc
+            for rule in _rules(form, notes, loaded):
                 _check_new(rule, seen, loaded.diagnostics)
                 loaded.rules.append(rule)
     loaded.diagnostics.extend(loaded.environment.errors)
@@ -137,9 +142,9 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
     return loaded
 
 
-def _shown(path: Path) -> str:
-    """A shipped file is called `rules/NAME`, any other by the path that was given."""
-    return f"rules/{path.name}" if path in shipped_rules() else str(path)
+def shown_name(path: Path) -> str:
+    """What messages call a file: `rules/NAME` if it is shipped, else the path that was given."""
+    return f"rules/{path.name}" if path.resolve() in shipped_rules() else str(path)
 
 
 def _declare(command: s.Command, loaded: Loaded) -> None:
@@ -179,12 +184,19 @@ def _declare(command: s.Command, loaded: Loaded) -> None:
     loaded.diagnostics.extend(inference.errors)
 
 
-def _rules(form: s.Form, loaded: Loaded) -> list[Rule]:
+def _adjoin(before: s.Form | None, form: s.Form) -> bool:
+    """Whether two forms stand in one block, with no blank line between them."""
+    if before is None or before.span.source is not form.span.source:
+        return False
+    between = form.span.source.text[before.span.end : form.span.start]
+    return all(line.strip() for line in between.split("\n")[1:-1])
+
+
+def _rules(form: s.Form, notes: Notes, loaded: Loaded) -> list[Rule]:
     command = form.command
     assert isinstance(command, s.RewriteForm | s.RuleForm)
     if command.options.ruleset:
         loaded.environment.check_ruleset(command.options.ruleset)
-    notes = read_notes(form.comments, loaded.diagnostics)
     rules, errors = build_rules(form, notes, loaded.environment)
     loaded.diagnostics.extend(errors)
     return rules

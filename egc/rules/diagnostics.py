@@ -57,3 +57,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     lower = {k.lower(): k for k in sorted(known, reverse=True)}
     close = difflib.get_close_matches(name.lower(), lower, n=2, cutoff=0.65)
     return f"did you mean {' or '.join(f'`{lower[c]}`' for c in close)}?" if close else None
+
+
+def once(errors: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """In order of place, each error once: what is looked at twice complains twice."""
+    seen: dict[tuple[str, int], Diagnostic] = {}
+    for error in errors:
+        seen.setdefault((error.message, error.span.start), error)
+    return sorted(seen.values(), key=lambda e: e.span.start)

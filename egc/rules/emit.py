@@ -22,31 +22,42 @@ class Emitter:
         from egglog import bindings
 
         self._eg: Any = bindings
-        # egglog never sees a wrong rule, so its own spans serve nobody: all nodes share one.
-        self._span = bindings.PanicSpan()
+        self.span: Any = None
+        self._locate("egc", "")
+
+    def _locate(self, place: str, what: str) -> None:
+        """The span of all nodes from now on: egglog's errors then say `what` and its `place` in the rule
+        files.
+
+        A span carries a copy of its text, so it gets a word and not the file.
+        """
+        self.span = self._eg.EgglogSpan(self._eg.SrcFile(place, what or place), 0, len(what or place))
 
     def program(
         self, declarations: Iterable[s.Command], rules: Iterable[Rule], provenance: bool = True
     ) -> list[eg._Command]:
         """Everything an e-graph must be told before its terms: declarations, then rules with their tables."""
-        commands = [c for d in declarations for c in self.declaration(d)]
+        commands: list[eg._Command] = []
+        for declaration in declarations:
+            commands.extend(self.declaration(declaration))
         for rule in rules:
             commands.extend(self.rule(rule, provenance))
         return commands
 
     def rule(self, rule: Rule, provenance: bool = True) -> Iterator[eg._Command]:
         """A rule; with `provenance`, the declaration of its table before it."""
+        self._locate(rule.location, rule.name)
         declaration, actions = recording(rule) if provenance else (None, rule.actions)
         if declaration is not None:
             yield from self.declaration(declaration)
-        eg, span = self._eg, self._span
+        eg, span = self._eg, self.span
         head = [self.action(a) for a in actions]
         body = [self.fact(f) for f in rule.premises]
         yield eg.RuleCommand(eg.Rule(span, head, body, rule.name, rule.ruleset))
 
     def declaration(self, command: s.Command) -> Iterator[eg._Command]:
         """A declaration or an action at the top level."""
-        eg, span = self._eg, self._span
+        eg, span = self._eg, self.span
         match command:
             case s.SortDecl(name=name):
                 yield eg.Sort(span, name.text, self._container(command))
@@ -74,7 +85,7 @@ class Emitter:
 
     def expr(self, expr: s.Expr) -> eg._Expr:
         """An expression."""
-        eg, span = self._eg, self._span
+        eg, span = self._eg, self.span
         match expr:
             case s.Call(head=head, args=args):
                 return eg.Call(span, head, [self.expr(a) for a in args])
@@ -88,12 +99,12 @@ class Emitter:
     def fact(self, fact: s.Fact) -> eg._Fact:
         """A premise."""
         if isinstance(fact, s.Eq):
-            return self._eg.Eq(self._span, self.expr(fact.left), self.expr(fact.right))
+            return self._eg.Eq(self.span, self.expr(fact.left), self.expr(fact.right))
         return self._eg.Fact(self.expr(fact))
 
     def action(self, action: s.Action) -> eg._Action:
         """An action."""
-        eg, span = self._eg, self._span
+        eg, span = self._eg, self.span
         match action:
             case s.Let(name=name, value=value):
                 return eg.Let(span, name, self.expr(value))
@@ -117,7 +128,7 @@ class Emitter:
 
     def _sort_arg(self, arg: s.Name | tuple[s.Name, ...]) -> eg._Expr:
         """A sort's name, or the list of a function's argument sorts, which egglog reads as a call."""
-        eg, span = self._eg, self._span
+        eg, span = self._eg, self.span
         if isinstance(arg, s.Name):
             return eg.Var(span, arg.text)
         if not arg:
@@ -126,11 +137,11 @@ class Emitter:
 
     def _variant(self, variant: s.Variant) -> eg.Variant:
         types = [i.text for i in variant.inputs]
-        return self._eg.Variant(self._span, variant.name, types, variant.cost, variant.unextractable)
+        return self._eg.Variant(self.span, variant.name, types, variant.cost, variant.unextractable)
 
     def _member(self, member: s.DatatypeDecl | s.SortDecl) -> tuple[Any, str, Any]:
         eg = self._eg
         if isinstance(member, s.SortDecl):
             container, args = self._container(member) or ("", [])
-            return self._span, member.name.text, eg.NewSort(container, args)
-        return self._span, member.name.text, eg.SubVariants([self._variant(v) for v in member.variants])
+            return self.span, member.name.text, eg.NewSort(container, args)
+        return self.span, member.name.text, eg.SubVariants([self._variant(v) for v in member.variants])

@@ -5,7 +5,8 @@
     ;; example: (Map2 (Mul) x (Map1 (Sigmoid) x)) => (Map1 (Silu) x)
 
 A line indented by three spaces or more behind its semicolons continues the line above. Lines without a key
-are prose; they are the rule's description where it has no `doc:`.
+are prose; they are the rule's description where it has no `doc:`. A rule that says nothing of what it does
+and follows another without a blank line shares that rule's description.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from egc.rules import syntax as s
-from egc.rules.diagnostics import Diagnostic
+from egc.rules.diagnostics import Diagnostic, once
 from egc.rules.environment import Environment
 from egc.rules.notes import Notes, RuleClass
 from egc.rules.primitives import SIGNATURES
@@ -67,7 +67,7 @@ def build_rules(form: s.Form, notes: Notes, environment: Environment) -> tuple[l
     options = command.options
     if options.name is None:
         errors.append(Diagnostic("this rule has no name", at, 'add `:name "what-it-does"`'))
-    elif not _is_name(str(options.name.value)):
+    elif not is_rule_name(str(options.name.value)):
         errors.append(
             Diagnostic(
                 "this is no name for a rule", options.name.span, "letters, digits, `-`, `_`, `.` and `+`"
@@ -100,7 +100,7 @@ def build_rules(form: s.Form, notes: Notes, environment: Environment) -> tuple[l
             rules.append(
                 Rule(name, ruleset, notes, command, left, right, premises, actions, variables, form.span)
             )
-    return (rules if not errors else []), _once(errors)
+    return (rules if not errors else []), once(errors)
 
 
 def _directions(command: s.RewriteForm | s.RuleForm) -> Iterator[tuple[s.Expr | None, s.Expr | None, str]]:
@@ -189,16 +189,11 @@ def _reserved_names(command: s.RewriteForm | s.RuleForm) -> Iterator[Diagnostic]
             yield Diagnostic(f"`{name}` is reserved", span, "names in `egc-` and `@` belong to the compiler")
 
 
-def _is_name(text: str) -> bool:
+def is_rule_name(text: str) -> bool:
+    """Whether a rule may be called so: names are typed on command lines and become names of tables."""
     return bool(text) and all(c.isalnum() or c in "-_.+" for c in text)
 
 
 def _keyword(form: s.Span) -> s.Span:
     """The place of a form's first bracket and keyword."""
     return s.Span(form.source, form.start, form.start + len(form.text.split(None, 1)[0]))
-
-
-def _once(errors: list[Diagnostic]) -> list[Diagnostic]:
-    """Without what both ways of a birewrite complain of."""
-    seen = {(e.message, e.span.start): e for e in reversed(errors)}
-    return sorted(seen.values(), key=lambda e: e.span.start)

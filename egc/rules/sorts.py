@@ -50,6 +50,7 @@ class Inference:
 
     environment: Environment
     errors: list[Diagnostic] = field(default_factory=list)
+    free: bool = False  # whether a variable may come from nowhere, as in an example
     _variables: dict[str, _Cell] = field(default_factory=dict)
     _first_use: dict[str, s.Span] = field(default_factory=dict)
     _scope: set[str] | None = None
@@ -79,6 +80,7 @@ class Inference:
     def facts(self, facts: Iterable[s.Fact]) -> None:
         """Premises: they bind variables and are tests."""
         facts = tuple(facts)
+        self._scope = None
         for fact in facts:
             if isinstance(fact, s.Eq):
                 self._same(self._visit(fact.left), self._visit(fact.right), fact.right)
@@ -86,7 +88,8 @@ class Inference:
                 self._tests.append((fact, self._visit(fact)))
             else:
                 self._error("a premise is a pattern, a test or an equality", fact.span)
-        self._grounding(facts)
+        if not self.free:
+            self._grounding(facts)
 
     def actions(self, actions: Iterable[s.Action]) -> None:
         """Actions, in order: variables must be bound by now, and a `let` binds one more."""
@@ -151,8 +154,8 @@ class Inference:
 
     def _unbound(self, var: s.Var) -> None:
         assert self._scope is not None
-        if var.name in self.environment.operators:
-            return  # already reported as a name that belongs to an operator
+        if self.free or var.name in self.environment.operators:
+            return  # free, or reported already as the name of an operator
         hint = nearest(var.name, self._scope) or f"bound here: {', '.join(sorted(self._scope)) or 'nothing'}"
         self._error(f"`{var.name}` is not bound", var.span, hint)
         self._scope.add(var.name)  # once is enough

@@ -1,0 +1,143 @@
+"""`egc rules`: list the rules, check rule files, start a new one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from egc.errors import BadInput, UsageError
+
+TEMPLATE = """\
+;;; {file}: rules for egc. Check this file with `egc rules check {file}`, use it with
+;;; `egc optimize MODEL.onnx --rules {file}`, and see what it did with `egc explain`.
+;;; rules/README.md teaches the language; rules/prelude.egg lists all constructors.
+
+;; A rule says that two programs are equal; it adds the right side wherever the left side is found, and the
+;; cost model chooses. Above it stand, each in a line of its own:
+;;   what it does, in mathematics, and in a sentence where that helps;
+;;   its class: `exact` (the same bits), `reassociating` (other rounding) or `approximate`;
+;;   an example that `egc rules check` runs.
+;;
+;; doc: The negation of a difference is the difference the other way round.
+;; math: -(x - y) = y - x
+;; class: exact
+;; example: (Map1 (Neg) (Map2 (Sub) a b)) => (Map2 (Sub) b a)
+(rewrite (Map1 (Neg) (Map2 (Sub) x y))
+         (Map2 (Sub) y x)
+         :ruleset canonical :name "{name}")
+
+;; A condition is a premise behind `:when`; an equality binds a name to a fact:
+;;     :when ((= s (shape x)) (= s (shape y)))
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `egc rules` and its commands."""
+    parser = subparsers.add_parser("rules", help="list, check and start rule files")
+    commands = parser.add_subparsers(dest="rules_command", required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="name, class, place and meaning of every rule")
+    listing.add_argument(
+        "--rules", action="append", default=[], type=Path, metavar="FILE", help="add a rule file"
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    checking = commands.add_parser("check", help="check rule files, or the shipped ones where none is given")
+    checking.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    checking.add_argument("--json", action="store_true", help="print JSON")
+
+    new = commands.add_parser("new", help="write a commented rule file to start from")
+    new.add_argument("name", metavar="NAME", help="the first rule's name")
+    new.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file (default: NAME.egg)")
+
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run `egc rules …`; 0 where all is well, 1 where `check` found an error. Raises EgcError."""
+    match args.rules_command:
+        case "list":
+            return _list(args.rules, args.json)
+        case "check":
+            return _check(args.files, args.json)
+        case _:
+            return _new(args.name, args.output)
+
+
+def _list(extra: list[Path], as_json: bool) -> int:
+    from egc.rules import load_rules
+
+    book = load_rules(accuracy="fast", extra=extra)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": rule.name,
+            "class": rule.rule_class.value,
+            "ruleset": rule.ruleset,
+            "file": rule.span.source.name,
+            "line": rule.span.line,
+            "math": rule.notes.math,
+            "doc": rule.notes.doc,
+            "source": rule.notes.source,
+            "examples": [note.text for note in rule.notes.examples],
+        }
+        for rule in book.rules
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    columns = ["name", "class", "ruleset", "place"]
+    table = [columns] + [[r["name"], r["class"], r["ruleset"], f"{r['file']}:{r['line']}"] for r in rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+    meanings = ["what it does", *(r["math"] or r["doc"] or "" for r in rows)]
+    for row, meaning in zip(table, meanings, strict=True):
+        shown = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"{shown}  {meaning}".rstrip())
+    return 0
+
+
+def _check(files: list[Path], as_json: bool) -> int:
+    from egc.rules.check import check
+
+    report = check(files)
+    if as_json:
+        findings = [
+            {
+                "severity": "warning" if d.warning else "error",
+                "message": d.message,
+                "file": d.span.source.name,
+                "line": d.span.line,
+                "column": d.span.column,
+                "hint": d.hint,
+            }
+            for d in report.findings
+        ]
+        summary = {"rules": report.rules, "examples": report.examples, "findings": findings}
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        for finding in report.findings:
+            print(finding)
+        print(
+            f"{report.rules} rules, {report.examples} examples: "
+            f"{report.errors} errors, {report.warnings} warnings"
+        )
+    return 1 if report.errors else 0
+
+
+def _new(name: str, output: Path | None) -> int:
+    from egc.rules.rule import is_rule_name
+
+    if not is_rule_name(name):
+        raise UsageError(f"`{name}` is no name for a rule", hint="letters, digits, `-`, `_`, `.` and `+`")
+    path = output or Path(f"{name}.egg")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.format(name=name, file=path.name))
+    except FileExistsError:
+        raise UsageError(f"{path} exists already", hint="choose another name, or `-o FILE`") from None
+    except OSError as error:
+        raise BadInput(f"cannot write {path}", why=error.strerror) from error
+    print(f"wrote {path}; next: egc rules check {path}", file=sys.stderr)
+    return 0

@@ -1,0 +1,187 @@
+"""The examples above rules, run: egglog must find what an example says, and its rule must fire on the way.
+
+    ;; example: (Map2 (Mul) x (Map1 (Sigmoid) x)) => (Map1 (Silu) x)
+    ;; example: (Transpose x (P (vec-of 1 0) (vec-of 1 0))) (set (rank x) 2) => (= (rank (Transpose …)) 2)
+
+On the left stand terms and actions, on the right terms and facts: a term on the right must equal the left's
+last term. Names without a declaration are free: any e-class will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from egc.rules import syntax as s
+from egc.rules.book import Loaded
+from egc.rules.diagnostics import Diagnostic, RuleFileError, once
+from egc.rules.emit import Emitter
+from egc.rules.environment import Environment, Kind
+from egc.rules.notes import Note
+from egc.rules.reader import read_example
+from egc.rules.rule import Rule
+from egc.rules.sorts import Inference
+
+ROUNDS = 4
+_FREE = "egc-free-"
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example ready to run: free names are terms by now, and all that is expected are facts."""
+
+    given: tuple[s.Action, ...]
+    expected: tuple[s.Fact, ...]
+    span: s.Span
+
+
+def check_examples(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
+    """Run every example of `rules` under all rules that are loaded. Imports egglog."""
+    found: list[Diagnostic] = []
+    runner = _Runner(loaded)
+    done: set[int] = set()
+    for rule in rules:
+        if id(rule.form) in done:
+            continue
+        done.add(id(rule.form))
+        names = {r.name for r in loaded.rules if r.form is rule.form}
+        for note in rule.notes.examples:
+            try:
+                example = read(note, loaded.environment)
+            except RuleFileError as error:
+                found.extend(error.diagnostics)
+                continue
+            problem = runner.run(example, names)
+            if problem:
+                found.append(Diagnostic(problem[0], example.span, problem[1]))
+    return found
+
+
+def read(note: Note, environment: Environment) -> Example:
+    """An example with sorts checked. Raises RuleFileError."""
+    source = note.span.source
+    blank = [" "] * len(source.text)
+    for span in note.spans:
+        blank[span.start : span.end] = source.text[span.start : span.end]
+    given, expected = read_example(note.span, "".join(blank))
+    inference = Inference(environment, free=True)
+    inference.actions(a for a in given if not isinstance(a, s.Var))
+    facts = tuple(_fact(f, given, environment) for f in expected)
+    inference.facts(facts)
+    sorts = inference.finish()
+    names = {n: sort for n, sort in sorts.items() if n not in {a.name for a in given if isinstance(a, s.Let)}}
+    for name, sort in names.items():
+        if not environment.is_eq_sort(sort):
+            message = f"`{name}` is of sort {sort}: an example gives its value"
+            inference.errors.append(Diagnostic(message, note.span))
+    if inference.errors:
+        raise RuleFileError(once(inference.errors))
+    free: dict[str, s.Expr] = {
+        name: s.Call(_FREE + sort, (s.Lit(name, note.span),), note.span, note.span)
+        for name, sort in names.items()
+    }
+    return Example(
+        tuple(_action_with(a, free) for a in given if not isinstance(a, s.Var)),
+        tuple(_fact_with(f, free) for f in facts),
+        note.span,
+    )
+
+
+def _fact(fact: s.Fact, given: Iterable[s.Action], environment: Environment) -> s.Fact:
+    """A term on the right is expected to equal the last term on the left."""
+    terms = [action for action in given if _is_term(action, environment)]
+    if not terms or not _is_term(fact, environment):
+        return fact
+    last = terms[-1]
+    assert isinstance(last, s.Var | s.Call) and isinstance(fact, s.Var | s.Call)
+    return s.Eq(last, fact, fact.span)
+
+
+def _is_term(node: s.Action | s.Fact, environment: Environment) -> bool:
+    if not isinstance(node, s.Call):
+        return isinstance(node, s.Var)
+    operator = environment.operators.get(node.head)
+    return operator is not None and operator.kind is Kind.CONSTRUCTOR
+
+
+def _action_with(action: s.Action, env: dict[str, s.Expr]) -> s.Action:
+    match action:
+        case s.Let(name=name, value=value):
+            return s.Let(name, s.substitute(value, env), action.span, action.name_span)
+        case s.Set(target=target, value=value):
+            return s.Set(_call_with(target, env), s.substitute(value, env), action.span)
+        case s.Union(left=left, right=right):
+            return s.Union(s.substitute(left, env), s.substitute(right, env), action.span)
+        case s.Delete(target=target):
+            return s.Delete(_call_with(target, env), action.span)
+        case s.Subsume(target=target):
+            return s.Subsume(_call_with(target, env), action.span)
+        case s.Panic():
+            return action
+        case _:
+            return s.substitute(action, env)
+
+
+def _call_with(call: s.Call, env: dict[str, s.Expr]) -> s.Call:
+    return s.Call(call.head, tuple(s.substitute(a, env) for a in call.args), call.span, call.head_span)
+
+
+def _fact_with(fact: s.Fact, env: dict[str, s.Expr]) -> s.Fact:
+    if isinstance(fact, s.Eq):
+        return s.Eq(s.substitute(fact.left, env), s.substitute(fact.right, env), fact.span)
+    return s.substitute(fact, env)
+
+
+class _Runner:
+    """Runs examples, each in an e-graph of its own."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        from egglog import bindings
+
+        self._eg = bindings
+        self._emitter = Emitter()
+        self._rulesets = list(loaded.environment.rulesets)
+        self._program = self._emitter.program(loaded.declarations, loaded.rules, provenance=False)
+        for sort in loaded.environment.sorts:
+            if loaded.environment.is_eq_sort(sort):
+                self._program.extend(self._emitter.declaration(_free_constructor(sort)))
+
+    def run(self, example: Example, names: set[str]) -> tuple[str, str] | None:
+        """What went wrong and a hint; None where all is well. One of the rules `names` must fire."""
+        try:
+            fired, missing = self._run(example, names)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic inside egglog arrives as a BaseException
+            return "egglog stopped on this example", str(error).strip().replace("\n", " ")
+        if not fired:
+            return "the rule does not fire on this example", "state the facts that its premises ask for"
+        if missing:
+            return "this example does not come out", f"not found after {ROUNDS} rounds: {missing}"
+        return None
+
+    def _run(self, example: Example, names: set[str]) -> tuple[bool, str]:
+        eg, emitter = self._eg, self._emitter
+        span = emitter.span
+        egraph = eg.EGraph()
+        egraph.run_program(*self._program)
+        for action in example.given:
+            egraph.run_program(eg.ActionCommand(emitter.action(action)))
+        fired = False
+        for _ in range(ROUNDS):
+            for ruleset in self._rulesets:
+                run = eg.RunSchedule(eg.Run(span, eg.RunConfig(ruleset)))
+                for output in egraph.run_program(run):
+                    fired |= any(output.report.num_matches_per_rule.get(name, 0) for name in names)
+        for fact in example.expected:
+            try:
+                egraph.run_program(eg.Check(span, [emitter.fact(fact)]))
+            except eg.EggSmolError:
+                return fired, fact.span.text
+        return fired, ""
+
+
+def _free_constructor(sort: str) -> s.ConstructorDecl:
+    nowhere = s.Span(s.Source("<free>", "\n"), 0, 0)
+    name, text, output = (s.Name(n, nowhere) for n in (_FREE + sort, "String", sort))
+    return s.ConstructorDecl(name, (text,), output, None, False, nowhere)

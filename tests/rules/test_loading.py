@@ -1,0 +1,99 @@
+"""Loading: which rules may fire, and what a rule book says."""
+
+from pathlib import Path
+
+import pytest
+
+from egc.errors import BadInput, UsageError
+from egc.rules import ACCURACIES, RuleClass, RuleFileError, load_rules
+from egc.rules.rule import ROOT
+
+FOLDER = Path(__file__).parent / "accepted"
+FILES = [FOLDER / "vocabulary.egg", FOLDER / "rules.egg"]
+ALL = [
+    "silu",
+    "transpose-of-transpose",
+    "identity",
+    "rank-of-transpose",
+    "rank-of-map2",
+    "distribute",
+    "distribute/back",
+    "sloppy",
+]
+
+
+def names(**options: object) -> list[str]:
+    return [r.name for r in load_rules(FILES, **options).rules]  # type: ignore[arg-type]
+
+
+def test_rules_come_in_file_order() -> None:
+    book = load_rules(FILES, accuracy="fast")
+    assert [r.name for r in book.rules] == ALL
+    assert [r.name for r in book.in_ruleset("recognise")] == ["silu", "sloppy"]
+    assert book.rulesets == ("facts", "canonical", "recognise", "all")
+    assert [r.name for r in book.only(["facts"]).rules] == ["rank-of-transpose", "rank-of-map2"]
+
+
+def test_a_rule_knows_what_its_comment_says() -> None:
+    silu = load_rules(FILES).rule("silu")
+    assert (silu.rule_class, silu.notes.math) == (RuleClass.EXACT, "silu(x) = x·σ(x)")
+    assert silu.notes.source == 'Elfwing et al. 2018, "Sigmoid-weighted linear units", eq. 1'
+    assert [n.text for n in silu.notes.examples] == ["(Map2 (Mul) x (Map1 (Sigmoid) x)) => (Map1 (Silu) x)"]
+    assert silu.location.endswith("rules.egg:7")
+    assert silu.variables == ((ROOT, "T"), ("x", "T"))
+
+
+def test_accuracies_admit_ever_more() -> None:
+    exact, default, fast = (names(accuracy=a) for a in ACCURACIES)
+    assert fast == ALL
+    assert set(fast) - set(default) == {"sloppy"}
+    assert set(default) - set(exact) == {"distribute", "distribute/back"}
+    left_out = load_rules(FILES, accuracy="exact").left_out
+    assert left_out["sloppy"] == "approximate, which --accuracy exact does not admit"
+    with pytest.raises(UsageError, match="unknown accuracy"):
+        load_rules(FILES, accuracy="sloppy")
+
+
+def test_disabling() -> None:
+    assert set(ALL) - set(names(accuracy="fast", disabled=["distribute", "silu"])) == {
+        "distribute",
+        "distribute/back",
+        "silu",
+    }
+    assert set(ALL) - set(names(accuracy="fast", disabled=["distribute/back"])) == {"distribute/back"}
+    with pytest.raises(UsageError) as caught:
+        load_rules(FILES, disabled=["silo", "nothing-like-it"])
+    assert [p.what for p in caught.value.problems] == [
+        "there is no rule `nothing-like-it`",
+        "there is no rule `silo`",
+    ]
+    assert caught.value.problems[1].hint == "did you mean `silu`?"
+
+
+def test_a_users_file_stands_on_the_others(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.egg"
+    mine.write_text(
+        ";; class: exact\n(constructor Twice (T) T)\n"
+        ';; class: exact\n(rewrite (Map2 (Add) x x) (Twice x) :ruleset canonical :name "twice")\n'
+    )
+    book = load_rules(FILES, extra=[mine])
+    assert book.rules[-1].name == "twice"
+    assert book.rule("twice").location == f"{mine}:4"
+
+
+def test_errors_of_all_files_come_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.egg").write_text(f"(sort {name})\n(rewrite (Nope) (Nope))\n(sort {name})\n")
+    with pytest.raises(RuleFileError) as caught:
+        load_rules(FILES, extra=[tmp_path / "a.egg", tmp_path / "b.egg"])
+    places = [(Path(d.span.source.name).name, d.span.line) for d in caught.value.diagnostics]
+    assert places == sorted(places)
+    assert {p[0] for p in places} == {"a.egg", "b.egg"}
+    assert str(caught.value).endswith(f"{len(places)} errors in rule files")
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "bytes.egg").write_bytes(b"\xff\xfe(sort A)")
+    for name in ("bytes.egg", "absent.egg"):
+        with pytest.raises(BadInput, match="cannot read a rule file"):
+            load_rules(FILES, extra=[tmp_path / name])
