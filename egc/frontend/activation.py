@@ -18,6 +18,10 @@ def named(ctx: Context, node: OnnxNode) -> Sequence[str]:
     return [ctx.map(names[node.op_type], node.required(0))]
 
 
+def _narrowed(ctx: Context, node: OnnxNode, out: str) -> str:
+    return ctx.cast(out, ctx.dtype(node.required(0)))
+
+
 @operator("LeakyRelu", family=FAMILY)
 def leaky_relu(ctx: Context, node: OnnxNode) -> Sequence[str]:
     x = node.required(0)
@@ -38,44 +42,45 @@ def _below_zero(ctx: Context, x: str, other: str) -> str:
 @operator("Elu", "Selu", family=FAMILY)
 def elu(ctx: Context, node: OnnxNode) -> Sequence[str]:
     """x where positive, else alpha (eˣ - 1); SELU scales both by gamma (Klambauer et al., arXiv:1706.02515)."""
-    x = node.required(0)
+    x = ctx.widen(node.required(0))
     selu = node.op_type == "Selu"
     alpha = node.attr("alpha", 1.67326319217681884765625 if selu else 1.0)
     expm1 = ctx.map("sub", ctx.map("exp", x), ctx.like(1, x))
     out = _below_zero(ctx, x, ctx.map("mul", expm1, ctx.like(alpha, x)))
     if selu:
         out = ctx.map("mul", out, ctx.like(node.attr("gamma", 1.05070102214813232421875), x))
-    return [out]
+    return [_narrowed(ctx, node, out)]
 
 
 @operator("Celu", family=FAMILY)
 def celu(ctx: Context, node: OnnxNode) -> Sequence[str]:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1)); Barron, arXiv:1704.07483."""
-    x = node.required(0)
+    x = ctx.widen(node.required(0))
     alpha, zero = ctx.like(node.attr("alpha", 1.0), x), ctx.like(0, x)
     grown = ctx.map("sub", ctx.map("exp", ctx.map("div", x, alpha)), ctx.like(1, x))
-    return [ctx.map("add", ctx.map("max", zero, x), ctx.map("min", zero, ctx.map("mul", alpha, grown)))]
+    out = ctx.map("add", ctx.map("max", zero, x), ctx.map("min", zero, ctx.map("mul", alpha, grown)))
+    return [_narrowed(ctx, node, out)]
 
 
 @operator("HardSigmoid", family=FAMILY)
 def hard_sigmoid(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    x = node.required(0)
+    x = ctx.widen(node.required(0))
     line = ctx.map("mul", x, ctx.like(node.attr("alpha", 0.2), x))
     line = ctx.map("add", line, ctx.like(node.attr("beta", 0.5), x))
-    return [ctx.map("max", ctx.like(0, x), ctx.map("min", ctx.like(1, x), line))]
+    return [_narrowed(ctx, node, ctx.map("max", ctx.like(0, x), ctx.map("min", ctx.like(1, x), line)))]
 
 
 @operator("Softsign", family=FAMILY)
 def softsign(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    x = node.required(0)
-    return [ctx.map("div", x, ctx.map("add", ctx.like(1, x), ctx.map("abs", x)))]
+    x = ctx.widen(node.required(0))
+    return [_narrowed(ctx, node, ctx.map("div", x, ctx.map("add", ctx.like(1, x), ctx.map("abs", x))))]
 
 
 @operator("Mish", family=FAMILY)
 def mish(ctx: Context, node: OnnxNode) -> Sequence[str]:
     """x tanh(softplus(x)); Misra, arXiv:1908.08681."""
-    x = node.required(0)
-    return [ctx.map("mul", x, ctx.map("tanh", ctx.map("softplus", x)))]
+    x = ctx.widen(node.required(0))
+    return [_narrowed(ctx, node, ctx.map("mul", x, ctx.map("tanh", ctx.map("softplus", x))))]
 
 
 @operator("ThresholdedRelu", family=FAMILY)
@@ -102,7 +107,7 @@ def shrink(ctx: Context, node: OnnxNode) -> Sequence[str]:
 @operator("Softmax", "LogSoftmax", "Hardmax", family=FAMILY)
 def softmax(ctx: Context, node: OnnxNode) -> Sequence[str]:
     """Along one axis; before opset 13 over all axes from `axis` on, flattened to one."""
-    x = node.required(0)
+    x = ctx.widen(node.required(0))
     shape = ctx.shape(x)
     old = node.version < 13
     axis = node.attr("axis", 1 if old else -1)
@@ -111,13 +116,13 @@ def softmax(ctx: Context, node: OnnxNode) -> Sequence[str]:
     axis = ctx.axis(axis, len(shape))
     axes = tuple(range(axis, len(shape))) if old else (axis,)
     if node.op_type == "Hardmax":
-        return [_hardmax(ctx, x, axes)]
+        return [_narrowed(ctx, node, _hardmax(ctx, x, axes))]
     shifted = ctx.map("sub", x, ctx.reduce("max", x, axes))
     exp = ctx.map("exp", shifted)
     total = ctx.reduce("add", exp, axes)
     if node.op_type == "LogSoftmax":
-        return [ctx.map("sub", shifted, ctx.map("log", total))]
-    return [ctx.map("div", exp, total)]
+        return [_narrowed(ctx, node, ctx.map("sub", shifted, ctx.map("log", total)))]
+    return [_narrowed(ctx, node, ctx.map("div", exp, total))]
 
 
 def _hardmax(ctx: Context, x: str, axes: tuple[int, ...]) -> str:

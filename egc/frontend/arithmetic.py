@@ -106,6 +106,8 @@ def power(ctx: Context, node: OnnxNode) -> Sequence[str]:
     if exponent is not None and is_float(dtype) and ctx.rank(y) <= ctx.rank(x):
         if exponent == 2:
             return [ctx.map("mul", x, x)]
+        if exponent == 3:
+            return [ctx.map("mul", x, ctx.map("mul", x, x))]
         if exponent == 1:
             return [x]
         if exponent == 0.5:

@@ -145,6 +145,13 @@ class Context:
         """``value`` converted to ``dtype``; itself where it has it already."""
         return value if self.dtype(value) == dtype else self.add("cast", (value,), dtype=dtype)
 
+    def widen(self, value: str) -> str:
+        """``value`` as float32 where it is a float of fewer bits: what has several steps is rounded once, at its end."""
+        dtype = self.dtype(value)
+        return (
+            self.cast(value, "float32") if is_float(dtype) and dtype not in ("float32", "float64") else value
+        )
+
     def reshape(self, value: str, shape: Sequence[Dim]) -> str:
         """``value`` with new extents, in row-major order."""
         return (

@@ -145,7 +145,7 @@ class Emitter:
             self._scope = outer
         if len(self.problems) > before:
             raise _Reported
-        return [scope.find(name) for name in outputs]
+        return [scope.find(name) if name else None for name in outputs]
 
     def _emit_proto(self, proto: NodeProto, scope: Scope) -> None:
         node = self._resolve(proto, scope)
@@ -234,12 +234,15 @@ class Emitter:
             raise NodeError(f"the function takes {len(function.input)} operands, not {len(node.inputs)}")
         for i, name in enumerate(function.input):
             inner.values[name] = node.input(i)
-        return self._body(function.node, list(function.output), inner)[: len(proto.output)]
+        # A body made for this node may leave out the outputs that the node does not name.
+        wanted = [name if given else "" for name, given in zip(function.output, proto.output, strict=False)]
+        return self._body(function.node, wanted, inner)
 
     def _bound(self, proto: NodeProto, scope: Scope) -> NodeProto:
         """``proto`` without references to attributes of an enclosing function."""
         bound = NodeProto()
         bound.CopyFrom(proto)
+        bound.domain = registry.normal_domain(proto.domain)
         del bound.attribute[:]
         bound.attribute.extend(self._attributes(proto, scope))
         return bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,13 @@ _RANDOM = frozenset(
         "Dropout",
     }
 )
+# Where onnx.reference keeps the operators of each domain.
+_REFERENCE = {
+    "": "onnx.reference.ops",
+    "ai.onnx.ml": "onnx.reference.ops.aionnxml",
+    "ai.onnx.preview": "onnx.reference.ops.aionnx_preview",
+    "ai.onnx.preview.training": "onnx.reference.ops.aionnx_preview_training",
+}
 _CONTROL = frozenset({"Loop", "Scan", "If", "SequenceMap"})
 # A host node over constants is run at once where operands and results stay below this; its results are weights else.
 _MAX_FOLDED = 4 << 20
@@ -78,11 +86,8 @@ def _operand_type(context: Context, value: str, object_types: Mapping[str, TypeP
 def _runnable(domain: str, op_type: str, version: int) -> bool:
     """Whether onnx.reference has the operator, or its schema a function body that onnx.reference opens."""
     try:
-        from onnx.reference.ops import load_op
-    except ImportError:  # pragma: no cover - the package always has it
-        return False
-    try:
-        return bool(load_op(domain, op_type, version))
+        operators = importlib.import_module(_REFERENCE[domain])
+        return bool(operators.load_op(domain, op_type, version))
     except Exception:  # onnx.reference raises whatever it likes for what it does not know
         return False
 
@@ -153,7 +158,7 @@ def _result_types(
         data = context.const(bound[value.name])
         if data is not None and data.nbytes <= _MAX_SHOWN and data.dtype != object:
             model.graph.initializer.append(
-                onnx.numpy_helper.from_array(np.ascontiguousarray(data), value.name)
+                onnx.numpy_helper.from_array(np.asarray(data, order="C"), value.name)
             )
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)

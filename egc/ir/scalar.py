@@ -89,7 +89,9 @@ def _shift_left(a: Any, b: Any) -> Any:
 def _shift_right(a: Any, b: Any) -> Any:
     a, b = np.asarray(a), np.asarray(b)
     bits = a.dtype.itemsize * 8
-    return np.where(b >= bits, 0, np.right_shift(a, np.minimum(b, bits - 1).astype(a.dtype))).astype(a.dtype)
+    shifted = np.right_shift(a, np.minimum(b, bits - 1).astype(a.dtype))
+    # A signed value keeps its sign bit, so that all bits are copies of it when none is left.
+    return (shifted if a.dtype.kind == "i" else np.where(b >= bits, 0, shifted)).astype(a.dtype)
 
 
 _PRIMITIVES = (

@@ -1,0 +1,257 @@
+"""The ONNX node tests on any backend: in subprocesses with time-outs, tabulated by operator.
+
+A backend is a function ``(model, inputs) -> Outcome``, named ``module:function`` so that a subprocess can import it.
+
+    python -m tests.conformance.harness [--backend tests.conformance.harness:evaluate_graph] [--match softmax] [--json OUT]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import threading
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DEFAULT_BACKEND = "tests.conformance.harness:evaluate_graph"
+TIMEOUT = 60.0
+# What these compute is random: no output of theirs can be compared.
+RANDOM = frozenset(
+    {"Bernoulli", "RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "Multinomial"}
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a backend made of a model: the outputs in order, ``operator: why`` of what ran on the host, and the names of
+    the inputs that were fixed when compiling."""
+
+    outputs: Sequence[Any]
+    hosted: Sequence[str] = ()
+    bound: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One node test. ``status`` is compiled, host, failed, random or timeout; ``why`` belongs to all but the first."""
+
+    name: str
+    op_type: str
+    status: str
+    why: str = ""
+    bound: Sequence[str] = field(default_factory=tuple)
+
+
+@cache
+def cases() -> dict[str, Any]:
+    """Every ONNX node test by name."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {case.name: case for case in collect_testcases(None)}
+
+
+def operator_of(name: str) -> str:
+    """The operator that a node test is about; of an expanded one, the operator that was expanded."""
+    found = cases()
+    base = name.partition("_expanded")[0]
+    case = found.get(base, found[name])
+    return str(case.model.graph.node[-1 if base not in found else 0].op_type)
+
+
+def evaluate_graph(model: Any, inputs: Sequence[Any]) -> Outcome:
+    """The imported graph, evaluated in numpy. Shapes given as data are fixed where that leaves less to the host."""
+    from egc.frontend.importer import import_model
+    from egc.ir.evaluate import evaluate
+
+    imported = import_model(model)
+    given = {port.name: value for port, value in zip(imported.inputs, inputs, strict=True)}
+    bound: dict[str, np.ndarray] = {}
+    if imported.hosted:
+        small = {name: v for name, v in list(given.items())[1:] if _shape_like(v)}
+        again = import_model(model, values=small) if small else imported
+        if len(again.hosted) < len(imported.hosted):
+            imported, bound = again, small
+    feeds = {port.value: given[port.name] for port in imported.inputs}
+    results = evaluate(imported.graph, feeds)
+    hosted = [f"{node.op_type}: {node.why}" for node in imported.hosted]
+    return Outcome([results[port.value] for port in imported.outputs], hosted, tuple(bound))
+
+
+def _shape_like(value: Any) -> bool:
+    return (
+        isinstance(value, np.ndarray) and value.dtype.kind in "iub" and value.ndim <= 1 and value.size <= 64
+    )
+
+
+def run_case(name: str, backend: Callable[[Any, Sequence[Any]], Outcome]) -> Result:
+    """One node test on a backend, in this process."""
+    case = cases()[name]
+    op_type = operator_of(name)
+    hosted: set[str] = set()
+    bound: Sequence[str] = ()
+    try:
+        for inputs, expected in case.data_sets:
+            inputs, expected = [_array(v) for v in inputs], [_array(v) for v in expected]
+            outcome = backend(case.model, inputs)
+            hosted.update(outcome.hosted)
+            bound = outcome.bound
+            if {node.op_type for node in case.model.graph.node} & RANDOM or name == "test_training_dropout":
+                return Result(name, op_type, "random", "its outputs are random")
+            compare(outcome.outputs, expected, case.rtol, case.atol)
+    except Exception as error:  # whatever goes wrong is what the table is about
+        return Result(name, op_type, "failed", f"{type(error).__name__}: {error}"[:400])
+    return Result(name, op_type, "host" if hosted else "compiled", "; ".join(sorted(hosted)), bound)
+
+
+def _array(value: Any) -> Any:
+    """Some cases hold tensors of small types as protos."""
+    from onnx import TensorProto, numpy_helper
+
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+
+
+_SMALL = ("bfloat", "float8", "float4", "int4", "uint4", "int2", "uint2")
+
+
+def compare(results: Sequence[Any], expected: Sequence[Any], rtol: float, atol: float) -> None:
+    """AssertionError where results differ from what is expected in number, type, shape or value."""
+    assert len(results) == len(expected), f"{len(results)} outputs, {len(expected)} expected"
+    for result, reference in zip(results, expected, strict=True):
+        if isinstance(reference, list | tuple):
+            assert isinstance(result, list | tuple), f"{type(result).__name__} where a sequence is expected"
+            compare(result, reference, rtol, atol)
+        elif reference is None:
+            assert result is None, "a value where none is expected"
+        else:
+            _compare_arrays(np.asarray(result), np.asarray(reference), rtol, atol)
+
+
+def _compare_arrays(result: np.ndarray, reference: np.ndarray, rtol: float, atol: float) -> None:
+    textual = reference.dtype.kind in "OUST"
+    assert textual or result.dtype == reference.dtype, f"dtype {result.dtype}, {reference.dtype} expected"
+    assert result.shape == reference.shape, f"shape {result.shape}, {reference.shape} expected"
+    if textual:
+        np.testing.assert_array_equal(result.astype(object), reference.astype(object))
+        return
+    if reference.dtype.kind == "V" or reference.dtype.name.startswith(_SMALL):
+        result, reference = result.astype(np.float32), reference.astype(np.float32)
+    np.testing.assert_allclose(result, reference, rtol=rtol, atol=atol)
+
+
+def run(
+    names: Sequence[str], backend: str = DEFAULT_BACKEND, timeout: float = TIMEOUT, batch: int = 500
+) -> list[Result]:
+    """The results of node tests; each batch in one subprocess, begun anew after a crash or a time-out."""
+    results: list[Result] = []
+    waiting = list(names)
+    while waiting:
+        part = waiting[:batch]
+        done = list(_batch(part, backend, timeout))
+        results += done
+        waiting = waiting[len(done) :]
+    return results
+
+
+def _batch(names: Sequence[str], backend: str, timeout: float) -> Iterator[Result]:
+    """Results in order; the last one is the test that ended the process, where one did."""
+    command = [sys.executable, "-m", "tests.conformance.harness", "--worker", backend]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n".join(names))
+    process.stdin.close()
+    count = 0
+    expired = False
+
+    def stop() -> None:
+        nonlocal expired
+        expired = True
+        process.kill()
+
+    while count < len(names):
+        # The first line waits for the imports and for the cases to be built as well.
+        timer = threading.Timer(timeout if count else timeout + 60, stop)
+        timer.start()
+        line = process.stdout.readline()
+        timer.cancel()
+        if not line:
+            name, code = names[count], process.wait()
+            why = f"no result within {timeout:g} s" if expired else f"the process ended with code {code}"
+            yield Result(name, operator_of(name), "timeout" if expired else "failed", why)
+            return
+        count += 1
+        yield Result(**json.loads(line))
+    process.wait()
+
+
+def _worker(backend: str) -> None:
+    module, _, function = backend.partition(":")
+    call = getattr(importlib.import_module(module), function)
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in sys.stdin.read().split():
+            print(json.dumps(asdict(run_case(name, call))), file=out, flush=True)
+
+
+def table(results: Iterable[Result]) -> str:
+    """How many tests of each operator compiled, ran partly on the host, or failed; and the totals."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for result in results:
+        rows[result.op_type][result.status] += 1
+    columns = ("compiled", "host", "failed", "random", "timeout")
+    lines = [f"{'operator':28}" + "".join(f"{c:>10}" for c in columns)]
+    total: Counter[str] = Counter()
+    for op_type in sorted(rows):
+        total += rows[op_type]
+        lines.append(f"{op_type:28}" + "".join(f"{rows[op_type][c] or '':>10}" for c in columns))
+    lines.append(f"{'all':28}" + "".join(f"{total[c]:>10}" for c in columns))
+    return "\n".join(lines)
+
+
+def reasons(results: Iterable[Result], status: str) -> list[tuple[str, int, str]]:
+    """The reasons of all results of one status, the commonest first, each with how many tests and one's name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        if result.status == status:
+            found[" ".join(f"{result.op_type}: {result.why}".split())[:220]].append(result.name)
+    return sorted(((why, len(names), names[0]) for why, names in found.items()), key=lambda row: -row[1])
+
+
+def main() -> int:
+    """Run the node tests and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", default=DEFAULT_BACKEND)
+    parser.add_argument("--match", default="", help="only tests whose name contains this")
+    parser.add_argument("--json", type=Path, help="write all results there")
+    parser.add_argument("--worker", metavar="BACKEND", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        _worker(options.worker)
+        return 0
+    results = run([name for name in cases() if options.match in name], options.backend)
+    print(table(results))
+    for status in ("failed", "timeout", "host"):
+        for why, count, example in reasons(results, status):
+            print(f"{status:8}{count:4} {example}: {why}")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+    return 1 if any(result.status in ("failed", "timeout") for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
