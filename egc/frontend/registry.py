@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     "activation",
     "arithmetic",
+    "attention",
     "contract",
     "conv",
     "gather",

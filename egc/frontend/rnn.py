@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM, unrolled over a sequence of known length up to ``MAX_STEPS``; longer ones go to the host.
+"""RNN, GRU and LSTM, unrolled over a sequence of at most ``MAX_STEPS`` steps; longer ones go to the host.
 
 The products with the input weights of all steps are one matrix product; a step then costs one product with
 the recurrent weights. A step beyond a sample's own length keeps the state and outputs zero.

@@ -28,13 +28,28 @@ _UFUNCS: Mapping[str, np.ufunc] = {
     "and": np.logical_and,
     "or": np.logical_or,
 }
+# The greatest finite value of each small float that saturates (float8_e8m0fnu holds scales and does not).
+_SATURATING = {
+    "float8_e4m3fn": 448.0,
+    "float8_e4m3fnuz": 240.0,
+    "float8_e5m2": 57344.0,
+    "float8_e5m2fnuz": 57344.0,
+    "float4_e2m1fn": 6.0,
+}
 _NARROW_FLOATS = ("float16", "bfloat16", *SMALL_FLOATS)
 
 
 def cast_to(x: Array, dtype: np.dtype) -> Array:
-    """``x`` as ``dtype``: floats truncate to integers, integers wrap, anything but zero is True."""
+    """``x`` as ``dtype``: floats truncate to integers, integers wrap, anything but zero is True.
+
+    Float8 and float4 types saturate, as ONNX's Cast does by default; NaN stays NaN where the type has it.
+    """
     if x.dtype == dtype:
         return x
+    if dtype.name in _SATURATING:
+        greatest = np.float32(_SATURATING[dtype.name])
+        wide = x.astype(np.float32) if x.dtype != np.float64 else x
+        return np.clip(wide, -greatest, greatest).astype(dtype)
     if dtype == np.bool_:
         return _computable(x) != 0
     if dtype.name in SMALL_INTS:

@@ -43,7 +43,7 @@ _CONV = (("strides", "ints"), ("dilations", "ints"), ("low", "ints"), ("high", "
 
 _TABLE = (
     Op("map", (1, 3), (("fn", "fn"),), "A scalar function over operands broadcast as numpy broadcasts."),
-    Op("cast", (1, 1), (("dtype", "str"),), "Every element converted to dtype."),
+    Op("cast", (1, 1), (("dtype", "str"),), "Every element converted to dtype; floats of 8 and 4 bits saturate."),
     Op("reduce", (1, 1), (("fn", "str"), ("axes", "ints")), "fn in add mul max min and or; extents become 1."),
     Op(
         "arg_reduce",
