@@ -23,6 +23,8 @@ from egc.ir.evaluate import EvaluateError
 from egc.ir.infer import InferError
 from egc.ir.types import TensorType
 
+# Operators of this opset broadcast as numpy does; before it, attributes said how.
+OLDEST_OPSET = 7
 # Function bodies and subgraphs within one another.
 _MAX_DEPTH = 32
 # A node whose attributes contradict its operands shows itself in one of these, raised by numpy or by index arithmetic.
@@ -172,6 +174,8 @@ class Emitter:
         for attribute in self._attributes(proto, scope):
             attributes[attribute.name] = attribute_value(attribute, self.model.external)
         opset = scope.opsets.get(domain, 0 if domain else self.context.opset)
+        if not domain and opset < OLDEST_OPSET:
+            _check_old_form(proto.op_type, opset)
         return OnnxNode(
             proto.op_type,
             domain,
@@ -266,6 +270,15 @@ class Emitter:
 
 class _Reported(Exception):
     """A function body went wrong, and its problems have been noted."""
+
+
+def _check_old_form(op_type: str, opset: int) -> None:
+    """Older opsets are welcome as long as the operator still has the form that it had then."""
+    if _since(op_type, "", opset) != _since(op_type, "", OLDEST_OPSET):
+        raise NodeError(
+            f"its form of opset {opset} is not supported; forms since opset {OLDEST_OPSET} are",
+            "convert the model with onnx.version_converter",
+        )
 
 
 @cache

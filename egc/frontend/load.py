@@ -19,7 +19,6 @@ from egc.frontend.registry import normal_domain
 
 Source: TypeAlias = "str | PathLike[str] | bytes | ModelProto"
 
-OLDEST_OPSET = 7
 # Nodes are placed by a recursive search over names; deeper subgraphs than this are surely hostile.
 _MAX_NESTING = 32
 
@@ -102,17 +101,11 @@ def _check_header(proto: ModelProto, problems: Problems) -> dict[str, int]:
     version = opsets.get("", newest)
     if not opsets:
         problems.add("the model imports no operator set")
-    elif version < OLDEST_OPSET:
+    elif not 1 <= version <= newest:
         problems.add(
             f"opset {version} is not supported",
-            why=f"opsets {OLDEST_OPSET} to {newest} are",
-            hint="convert it with onnx.version_converter",
-        )
-    elif version > newest:
-        problems.add(
-            f"opset {version} is not supported",
-            why=f"the installed onnx package knows opsets up to {newest}",
-            hint="install a newer onnx package, or export with a lower opset",
+            why=f"the installed onnx package knows the opsets 1 to {newest}",
+            hint="install a newer onnx package, or export with a lower opset" if version > newest else None,
         )
     return opsets
 

@@ -285,7 +285,9 @@ def depth_and_space(ctx: Context, node: OnnxNode) -> Sequence[str]:
     n, c, h, w = ctx.shape(x)
     if node.op_type == "SpaceToDepth":
         parts = ctx.reshape(x, (n, c, floordiv(h, block), block, floordiv(w, block), block))
-        moved = ctx.transpose(parts, (0, 3, 5, 1, 2, 4))
+        moved = ctx.transpose(
+            parts, (0, 3, 5, 1, 2, 4) if node.attr("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+        )
         return [ctx.reshape(moved, (n, c * block * block, floordiv(h, block), floordiv(w, block)))]
     depth = floordiv(c, block * block)
     if node.attr("mode", "DCR") == "DCR":

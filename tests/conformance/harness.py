@@ -72,27 +72,46 @@ def operator_of(name: str) -> str:
 
 def evaluate_graph(model: Any, inputs: Sequence[Any]) -> Outcome:
     """The imported graph, evaluated in numpy. Shapes given as data are fixed where that leaves less to the host."""
-    from egc.frontend.importer import import_model
     from egc.ir.evaluate import evaluate
 
-    imported = import_model(model)
-    given = {port.name: value for port, value in zip(imported.inputs, inputs, strict=True)}
-    bound: dict[str, np.ndarray] = {}
-    if imported.hosted:
-        small = {name: v for name, v in list(given.items())[1:] if _shape_like(v)}
-        again = import_model(model, values=small) if small else imported
-        if len(again.hosted) < len(imported.hosted):
-            imported, bound = again, small
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in initializers]
+    given = dict(zip(names, inputs, strict=True))
+    imported, bound = _least_hosted(model, given)
     feeds = {port.value: given[port.name] for port in imported.inputs}
     results = evaluate(imported.graph, feeds)
     hosted = [f"{node.op_type}: {node.why}" for node in imported.hosted]
-    return Outcome([results[port.value] for port in imported.outputs], hosted, tuple(bound))
+    return Outcome([results[port.value] for port in imported.outputs], hosted, bound)
 
 
-def _shape_like(value: Any) -> bool:
-    return (
-        isinstance(value, np.ndarray) and value.dtype.kind in "iub" and value.ndim <= 1 and value.size <= 64
-    )
+def _least_hosted(model: Any, given: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The import that leaves the least to the host, and the inputs that were fixed for it: none where that is enough,
+    else small integers after the first operand, then all small integers, then small floats as well."""
+    from egc.errors import BadInput
+    from egc.frontend.importer import import_model
+
+    small = {
+        name: v for name, v in given.items() if isinstance(v, np.ndarray) and v.ndim <= 1 and v.size <= 64
+    }
+    integers = {name: v for name, v in small.items() if v.dtype.kind in "iub"}
+    first = next(iter(given), None)
+    tries = [{}, {k: v for k, v in integers.items() if k != first}, integers, small]
+    best: tuple[Any, tuple[str, ...]] | None = None
+    refused: BadInput | None = None
+    for values in tries:
+        if best is not None and (not best[0].hosted or not values):
+            continue
+        try:
+            imported = import_model(model, values=values)
+        except BadInput as error:
+            refused = refused or error
+            continue
+        if best is None or len(imported.hosted) < len(best[0].hosted):
+            best = imported, tuple(values)
+    if best is None:
+        assert refused is not None
+        raise refused
+    return best
 
 
 def run_case(name: str, backend: Callable[[Any, Sequence[Any]], Outcome]) -> Result:
@@ -119,7 +138,9 @@ def _array(value: Any) -> Any:
     """Some cases hold tensors of small types as protos."""
     from onnx import TensorProto, numpy_helper
 
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 _SMALL = ("bfloat", "float8", "float4", "int4", "uint4", "int2", "uint2")
