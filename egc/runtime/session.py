@@ -81,21 +81,17 @@ class Session:
         return [_node_arg(port) for port in self.manifest.outputs]
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
-        """The outputs named (all of them for None), in order, as new arrays.
+        """The outputs named (all of them for None, or for no names), in order, as new arrays.
 
-        InputError reports everything that is wrong with `feeds` and the names at once.
+        InputError reports all that is wrong with `feeds` at once, or a name that is no output's.
         """
+        for name in output_names or ():
+            if name not in self._output_index:
+                hint = f"its outputs are {', '.join(self._output_index)}"
+                raise InputError(f"the model has no output {name!r}", hint=hint)
         with self._lock:
             results = self._run(feeds, None)
-        if output_names is None:
-            return results
-        try:
-            return [results[self._output_index[name]] for name in output_names]
-        except KeyError as error:
-            raise InputError(
-                f"the model has no output {error}",
-                why=f"its outputs are {', '.join(self._output_index)}",
-            ) from None
+        return [results[self._output_index[name]] for name in output_names] if output_names else results
 
     def profile(self, feeds: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run once; the label of each step and the seconds it took, host steps included."""
