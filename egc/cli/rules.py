@@ -18,16 +18,14 @@ TEMPLATE = """\
 ;; A rule says that two programs are equal; it adds the right side wherever the left side is found, and the
 ;; cost model chooses. Above it stand, each in a line of its own:
 ;;   what it does, in mathematics, and in a sentence where that helps;
-;;   its class: `exact` (the same bits), `reassociating` (other rounding) or `approximate`;
+;;   its class: `exact` (the same values), `reassociating` (other rounding) or `approximate`;
 ;;   an example that `egc rules check` runs.
 ;;
-;; doc: The negation of a difference is the difference the other way round.
-;; math: -(x - y) = y - x
+;; doc: Two negations cancel.
+;; math: -(-x) = x
 ;; class: exact
-;; example: (Map1 (Neg) (Map2 (Sub) a b)) => (Map2 (Sub) b a)
-(rewrite (Map1 (Neg) (Map2 (Sub) x y))
-         (Map2 (Sub) y x)
-         :ruleset canonical :name "{name}")
+;; example: (Map1 (Neg) (Map1 (Neg) a)) => a
+(rewrite (Map1 (Neg) (Map1 (Neg) x)) x :ruleset canonical :name "{name}")
 
 ;; A condition is a premise behind `:when`; an equality binds a name to a fact:
 ;;     :when ((= s (shape x)) (= s (shape y)))
