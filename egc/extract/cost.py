@@ -17,6 +17,7 @@ from egc.egraph.snapshot import ENode, Snapshot
 from egc.ir.dims import evaluate, product
 from egc.ir.scalar import FUNCTIONS
 from egc.ir.types import TensorType, itemsize
+from egc.machine import Rates
 
 # What a symbolic extent counts for when costs are compared; extents of the model itself are used where they are known.
 SYMBOLIC_EXTENT = 64
@@ -35,17 +36,6 @@ class NodeCost:
     def total(self) -> float:
         """The cost of the e-node alone: arithmetic and traffic overlap."""
         return max(self.compute, self.traffic) + self.conversion + self.launch
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s, seconds a launch."""
-
-    flops: float
-    vector_ops: float
-    bandwidth: float
-    conversion_bandwidth: float
-    launch: float
 
 
 # Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous vector axis for
