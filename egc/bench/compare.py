@@ -135,7 +135,7 @@ def compile_artifact(model: Path, artifact: Path, threads: int, options: Sequenc
     command = [
         sys.executable,
         "-m",
-        "egc",
+        "egc.cli",
         "optimize",
         str(model),
         "-o",

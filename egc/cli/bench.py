@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from egc.bench.compare import QUICK, Plan, compare
 from egc.bench.inputs import InputSpec, input_specs
 from egc.bench.report import Comparison, disagreements, print_table, to_json, wide_console
 from egc.bench.runtimes import RUNTIMES, installed
+from egc.cli.common import add_compile_options, is_artifact, parse_shapes
 from egc.errors import BadInput, UsageError
 
 PEERS = tuple(name for name in RUNTIMES if name != "egc")
@@ -30,21 +32,13 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Time a model on random inputs, in rounds that alternate with the other runtimes; "
         "outputs are compared with ONNX Runtime's. Exit status 1 where a runtime fails or differs.",
     )
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc file (egc alone)"
-    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc (egc alone)")
     parser.add_argument("--against", default="", metavar="NAME,…", help=f"peers, of {', '.join(PEERS)}")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="an input's shape"
-    )
-    parser.add_argument("--accuracy", choices=["exact", "default", "fast"], default="default")
-    parser.add_argument(
-        "--tolerance", type=float, default=1e-4, help="largest error allowed; default: %(default)s"
-    )
+    parser.add_argument("--tolerance", type=float, default=1e-4, metavar="E", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=Plan.rounds, metavar="N", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="a few short rounds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    add_compile_options(parser)
     parser.set_defaults(main=main)
 
 
@@ -58,16 +52,21 @@ def parse_peers(text: str) -> list[str]:
     return peers
 
 
-def parse_shapes(options: list[str]) -> dict[str, tuple[int, ...]]:
-    """`NAME=1x3x224x224` → {name: shape}. Raises `UsageError` where one is not of this form."""
-    shapes = {}
-    for option in options:
-        name, equals, extents = option.rpartition("=")
-        parts = extents.split("x") if extents else []
-        if not equals or not all(part.isdecimal() for part in parts):
-            raise UsageError(f"--shape {option}: not of the form NAME=1x3x224x224")
-        shapes[name] = tuple(int(part) for part in parts)
-    return shapes
+def compile_words(args: argparse.Namespace) -> list[str]:
+    """The options of compilation, as `egc optimize` takes them; threads are handed on by the harness."""
+    words = ["--target", args.target, "--arch", args.arch, "--accuracy", args.accuracy]
+    words += ["--time-budget", str(args.time_budget), "--ilp", str(args.ilp)]
+    cost_models = [args.cost_model] if args.cost_model else []
+    repeated = {
+        "--rules": args.rules,
+        "--disable-rule": args.disable_rule,
+        "--shape": args.shape,
+        "--cost-model": cost_models,
+    }
+    for option, values in repeated.items():
+        for value in values:
+            words += [option, str(value)]
+    return words
 
 
 def artifact_specs(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:
@@ -86,20 +85,24 @@ def artifact_specs(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[Inpu
 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand; gives back the exit status."""
-    peers, shapes = parse_peers(args.against), parse_shapes(args.shape)
-    if args.threads < 1 or args.rounds < 1:
-        raise UsageError("--threads and --rounds must be at least 1")
+    peers = parse_peers(args.against)
+    # Where a shape names a dim, that dim is 1 here, as any symbolic dim is.
+    named = parse_shapes(args.shape)
+    shapes = {name: tuple(e if isinstance(e, int) else 1 for e in shape) for name, shape in named.items()}
+    if args.rounds < 1:
+        raise UsageError("--rounds must be at least 1")
     if not args.model.is_file():
         raise BadInput("no such model", where=str(args.model))
-    is_artifact = args.model.suffix == ".egc"
-    if is_artifact and peers:
+    if is_artifact(args.model) and peers:
         raise UsageError("the peers cannot run an artifact", hint="give the .onnx file that it was made from")
-    specs = artifact_specs(args.model, shapes) if is_artifact else input_specs(args.model, shapes)
+    specs = artifact_specs(args.model, shapes) if is_artifact(args.model) else input_specs(args.model, shapes)
     plan = QUICK if args.quick else Plan(rounds=args.rounds)
-    options = ["--accuracy", args.accuracy, *(word for shape in args.shape for word in ("--shape", shape))]
+    threads = args.threads or len(os.sched_getaffinity(0))
     with Console(stderr=True).status(args.model.name) as status:
-        timings = compare(args.model, specs, ["egc", *peers], args.threads, plan, options, status.update)
-    comparison = Comparison(args.model.name, args.threads, tuple(timings))
+        timings = compare(
+            args.model, specs, ["egc", *peers], threads, plan, compile_words(args), status.update
+        )
+    comparison = Comparison(args.model.name, threads, tuple(timings))
     if args.json:
         print(json.dumps(to_json([comparison], "egc"), indent=1))
     else:

@@ -1,5 +1,6 @@
 """The benchmark harness: what it feeds, what it compares, and that a failing runtime is not hidden."""
 
+import argparse
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from egc.bench.compare import Plan, Timing, compare, ratio_to_best_peer, relative_error
 from egc.bench.inputs import InputSpec, input_specs, random_inputs
 from egc.bench.report import Comparison, disagreements, geometric_mean, to_json, to_markdown
-from egc.cli.bench import artifact_specs, parse_peers, parse_shapes
+from egc.cli.bench import add_parser, artifact_specs, compile_words, parse_peers
 from egc.errors import BadInput, UsageError
 from egc.runtime.artifact import write_artifact
 from tests.support.artifacts import chain_parts
@@ -136,10 +137,23 @@ def test_an_output_too_far_off_is_a_disagreement() -> None:
     assert to_markdown([comparison], "egc").splitlines()[2] == "| m | 2 | 1000.00 | 2000.00 | 2.00 |"
 
 
-def test_options_are_checked() -> None:
-    assert parse_shapes(["x=1x3", "a=b=2", "scalar="]) == {"x": (1, 3), "a=b": (2,), "scalar": ()}
-    for wrong in ("x", "x=1xq", "x=-1"):
-        with pytest.raises(UsageError, match="not of the form"):
-            parse_shapes([wrong])
+def test_options_are_checked_and_handed_on_to_the_compiler() -> None:
     with pytest.raises(UsageError, match="no peer is called tvm"):
         parse_peers("tvm")
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    given = [
+        "--shape",
+        "x=1x3",
+        "--rules",
+        "a.egg",
+        "--accuracy",
+        "exact",
+        "--disable-rule",
+        "b",
+        "--disable-rule",
+        "c",
+    ]
+    words = compile_words(parser.parse_args(["bench", "m.onnx", *given]))
+    pairs = set(zip(words, words[1:], strict=False))
+    assert set(zip(given[::2], given[1::2], strict=True)) <= pairs

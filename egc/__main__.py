@@ -1,7 +1,0 @@
-"""``python -m egc``: the same as the command ``egc``."""
-
-import sys
-
-from egc.cli import main
-
-sys.exit(main())
