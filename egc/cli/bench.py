@@ -98,10 +98,9 @@ def main(args: argparse.Namespace) -> int:
     specs = artifact_specs(args.model, shapes) if is_artifact(args.model) else input_specs(args.model, shapes)
     plan = QUICK if args.quick else Plan(rounds=args.rounds)
     threads = args.threads or len(os.sched_getaffinity(0))
+    words = compile_words(args)
     with Console(stderr=True).status(args.model.name) as status:
-        timings = compare(
-            args.model, specs, ["egc", *peers], threads, plan, compile_words(args), status.update
-        )
+        timings = compare(args.model, specs, ["egc", *peers], threads, plan, words, status.update)
     comparison = Comparison(args.model.name, threads, tuple(timings))
     if args.json:
         print(json.dumps(to_json([comparison], "egc"), indent=1))
