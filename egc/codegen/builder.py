@@ -212,7 +212,9 @@ class Builder:
         to = elem if value.lanes == 1 else f"<{value.lanes} x {elem}>"
         return self.pure(f"{op} {value} to {to}", elem, value.lanes, value)
 
-    def call(self, name: str, *args: Value, extra: str = "", flags: str = "", elem: str | None = None) -> Value:
+    def call(
+        self, name: str, *args: Value, extra: str = "", flags: str = "", elem: str | None = None
+    ) -> Value:
         """An overloaded pure intrinsic `llvm.name`, over the type of its first argument."""
         args = self.align_lanes(*args)
         first = args[0]
@@ -283,9 +285,7 @@ class Builder:
         self.regions.pop()
         self.line(f"{out}:")
         latch, self.block = self.block, out
-        return [
-            self.inst(f"phi {v.type} [ {v.ref}, %{latch} ]", v.elem, v.lanes) for v in results
-        ]
+        return [self.inst(f"phi {v.type} [ {v.ref}, %{latch} ]", v.elem, v.lanes) for v in results]
 
     def scope(self, body: Callable[[], None]) -> None:
         """Run `body` in a region of its own: no load moves out of it, nothing that it remembers outlives it."""

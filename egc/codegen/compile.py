@@ -46,7 +46,9 @@ def assembly(text: str, target: Target, opt_level: int = 2) -> str:
 def compile_nest(nest: Nest, target: Target, opt_level: int = 2) -> CompiledKernel:
     """One scheduled kernel, compiled in this process."""
     emitted = emit(nest, target)
-    return CompiledKernel(emitted.name, compile_module(emitted.text, target, opt_level), emitted.scratch_bytes)
+    return CompiledKernel(
+        emitted.name, compile_module(emitted.text, target, opt_level), emitted.scratch_bytes
+    )
 
 
 def compile_many(nests: Sequence[Nest], target: Target, workers: int = 2) -> list[CompiledKernel]:

@@ -99,7 +99,9 @@ class _KernelWriter:
                 own = b.mul(self.tid, memory.value(self.scratch_bytes))
                 scratch = b.pure(f"getelementptr i8, {base}, {own}", "ptr", 1, base, own)
             offset = memory.value(storage.offset)
-            memory.pointers[buffer.name] = b.pure(f"getelementptr i8, {scratch}, {offset}", "ptr", 1, scratch, offset)
+            memory.pointers[buffer.name] = b.pure(
+                f"getelementptr i8, {scratch}, {offset}", "ptr", 1, scratch, offset
+            )
 
     def _pointer_argument(self, position: int) -> Value:
         at = self.b.pure(f"getelementptr ptr, ptr %bufs, i64 {position}", "ptr", 1)

@@ -58,7 +58,9 @@ class Memory:
     pointers: dict[str, Value] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     ranges: dict[str, Range] = field(default_factory=dict)
-    aliases: dict[str, Dim] = field(default_factory=dict)  # symbols that stand for other dims: where tiles start
+    aliases: dict[str, Dim] = field(
+        default_factory=dict
+    )  # symbols that stand for other dims: where tiles start
     fills: dict[tuple[str, str], tuple[str, list[int], Lines]] = field(default_factory=dict)
     load_level: int = 0  # loads stay inside this region: the stage that they belong to
 
@@ -160,7 +162,13 @@ class Memory:
         return Access(buffer, kind.dtype, flat, tuple(indirect), padded)
 
     def load(
-        self, access: Access, flat: Dim, lanes: int, mask: Value | None, guard: Value | None, other: Const | None
+        self,
+        access: Access,
+        flat: Dim,
+        lanes: int,
+        mask: Value | None,
+        guard: Value | None,
+        other: Const | None,
     ) -> Value:
         """The elements of `access` at the settled element number `flat`, in registers.
 

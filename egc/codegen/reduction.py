@@ -148,7 +148,9 @@ class Reduction:
 
     def _unit(self, axis: str) -> int:
         """How many positions of `axis` one iteration of its innermost sequential loop covers."""
-        return min(loop.step for loop in self.loops if loop.axis == axis and loop.kind not in ("unroll", "vec"))
+        return min(
+            loop.step for loop in self.loops if loop.axis == axis and loop.kind not in ("unroll", "vec")
+        )
 
     def _copies(self, axis: str, loops: list[Loop]) -> list[Position]:
         """The unrolled positions of a reduction axis."""
@@ -184,12 +186,18 @@ class Reduction:
                 at = {**at, axis.name: Position(self.walk.position(axis.name))}
         mask = at[self.lane_axis].mask if self.lane_axis is not None else None
         return [
-            self._step(acc, Point({**point, **at}), mask) for point, acc in zip(self.points, accs, strict=True)
+            self._step(acc, Point({**point, **at}), mask)
+            for point, acc in zip(self.points, accs, strict=True)
         ]
 
     def _step(self, acc: Value, point: Point, mask: Value | None) -> Value:
         value, evaluator = self.value, self.evaluator
-        fused = self.combine == "add" and isinstance(value, Call) and value.fn == "mul" and is_floating(value.dtype)
+        fused = (
+            self.combine == "add"
+            and isinstance(value, Call)
+            and value.fn == "mul"
+            and is_floating(value.dtype)
+        )
         if fused:
             assert isinstance(value, Call)
             factors = [self.b.splat(evaluator.value(arg, point), acc.lanes) for arg in value.args]
@@ -219,5 +227,3 @@ class Reduction:
             name = f"llvm.vector.reduce.{fn}.{suffix}"
         b.declare(name, acc.elem, acc.type)
         return b.pure(f"call {acc.elem} @{name}({acc})", acc.elem, 1, acc)
-
-

@@ -17,7 +17,11 @@ from egc.ir.types import SIGNED, UNSIGNED, itemsize, numpy_dtype
 
 _REGISTER = {"float32": "float", "float64": "double", "float16": "float", "bfloat16": "float", "bool": "i1"}
 _MEMORY = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "i16", "bool": "i8"}
-_ARITHMETIC = {"add": ("fadd contract", "add"), "sub": ("fsub contract", "sub"), "mul": ("fmul contract", "mul")}
+_ARITHMETIC = {
+    "add": ("fadd contract", "add"),
+    "sub": ("fsub contract", "sub"),
+    "mul": ("fmul contract", "mul"),
+}
 _COMPARE = {"eq": "eq", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 _BITS = {"and": "and", "or": "or", "xor": "xor", "bit_and": "and", "bit_or": "or", "bit_xor": "xor"}
 
@@ -27,7 +31,9 @@ def register_type(dtype: str) -> str:
     if dtype in SIGNED or dtype in UNSIGNED:
         return f"i{8 * itemsize(dtype)}"
     if dtype not in _REGISTER:
-        raise CompileError(f"{dtype} values cannot be compiled", why="only plain floats, integers and bools can")
+        raise CompileError(
+            f"{dtype} values cannot be compiled", why="only plain floats, integers and bools can"
+        )
     return _REGISTER[dtype]
 
 
@@ -194,7 +200,9 @@ class Scalars:
         base, exponent = dtypes
         wide = "float32" if is_floating(base) and base != "float64" and exponent != "float64" else "float64"
         x, y = self.cast(args[0], base, wide), self.cast(args[1], exponent, wide)
-        return self.cast(MATH_FUNCTIONS["pow"](self.b, x, y), wide, base)
+        power = MATH_FUNCTIONS["pow"](self.b, x, y)
+        # A whole power that is not exact in double must not be cut to the integer below.
+        return self.cast(power if is_floating(base) else self.b.call("roundeven", power), wide, base)
 
     def _float_function(self, fn: str, args: list[Value]) -> Value:
         b, x = self.b, args[0]
@@ -214,7 +222,8 @@ class Scalars:
                 return b.compare("fcmp oeq", b.call("fabs", x), b.const(math.inf, x.elem))
             case "sign":
                 one = b.call("copysign", b.splat(b.const(1.0, x.elem), x.lanes), x)
-                return b.select(b.compare("fcmp one", x, zero), one, x)
+                is_sign = b.compare("fcmp one", x, zero)
+                return b.select(is_sign, one, b.select(b.compare("fcmp uno", x, x), x, zero))
             case "div":
                 return b.binary("fdiv", *args)
             case "fmod":
@@ -236,7 +245,11 @@ class Scalars:
                 return b.call("abs", x, extra="i1 false") if signed else x
             case "sign":
                 positive = b.convert("zext", b.compare("icmp ne", x, zero), x.elem)
-                return b.select(b.compare("icmp slt", x, zero), b.const(-1, x.elem), positive) if signed else positive
+                return (
+                    b.select(b.compare("icmp slt", x, zero), b.const(-1, x.elem), positive)
+                    if signed
+                    else positive
+                )
             case "floor" | "ceil" | "round":
                 return x
             case "isnan" | "isinf":

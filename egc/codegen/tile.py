@@ -155,7 +155,8 @@ class StageWriter:
             if axis.name not in chosen
         }
         points = [
-            {**fixed, **dict(zip(chosen, combination, strict=True))} for combination in product(*chosen.values())
+            {**fixed, **dict(zip(chosen, combination, strict=True))}
+            for combination in product(*chosen.values())
         ]
         if not self.stage.combine:
             for point in points:
@@ -169,4 +170,3 @@ class StageWriter:
         stage = self.stage
         value = self.evaluator.value(self.result, point)
         self.evaluator.store(stage.out, stage.index, value, point, stage.mode)
-

@@ -78,7 +78,9 @@ class Walk:
         """A symbol for a loop counter."""
         return self.memory.bind("i", value, 0, trips - 1 if isinstance(trips, int) else None)
 
-    def parallel(self, loops: Sequence[Loop], thread: Value, threads: Value, body: Callable[[], None]) -> None:
+    def parallel(
+        self, loops: Sequence[Loop], thread: Value, threads: Value, body: Callable[[], None]
+    ) -> None:
         """Leading `par` loops as one index space, of which each thread takes one contiguous share."""
         b = self.b
         trips = [self.axes[loop.axis].trips(loop.step) for loop in loops]

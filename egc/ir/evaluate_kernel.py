@@ -60,6 +60,9 @@ class _Space:
     def run(self) -> None:
         """Compute the stage and store its result."""
         stage = self.stage
+        if stage.ordered and any(load.buffer == stage.out for load in stage.loads()):
+            self._run_recurrence()
+            return
         acc: np.ndarray | None = None
         if stage.combine:
             dtype = numpy_dtype(stage.value.dtype)
@@ -69,7 +72,9 @@ class _Space:
             over = tuple(range(len(stage.axes), len(self.shape)))
             initial = combiner_identity(stage.combine, stage.value.dtype)
             with np.errstate(all="ignore"):
-                acc = _REDUCE[stage.combine].reduce(value, axis=over, keepdims=True, initial=initial, dtype=wide)
+                acc = _REDUCE[stage.combine].reduce(
+                    value, axis=over, keepdims=True, initial=initial, dtype=wide
+                )
         parallel = (*self.shape[: len(stage.axes)], *[1] * len(stage.reduce))
         out = self.arrays[stage.out]
         result = np.broadcast_to(self.value(stage.result, acc), parallel).astype(out.dtype)
@@ -81,6 +86,14 @@ class _Space:
             at = tuple(int(i[place]) for i in index)
             new = result[place]
             out[at] = new if stage.mode == "set" else apply_numpy(stage.mode, (out[at], new))
+
+    def _run_recurrence(self) -> None:
+        """Point by point: an ordered stage may read what its earlier points stored."""
+        out, names = self.arrays[self.stage.out], [axis.name for axis in self.stage.axes]
+        for place in np.ndindex(*self.shape):
+            self.env.update((name, np.asarray(i)) for name, i in zip(names, place, strict=True))
+            at = tuple(int(self.index(i)) for i in self.stage.index)
+            out[at] = self.value(self.stage.result, None).astype(out.dtype)
 
     def dim(self, dim: Dim) -> np.ndarray:
         """The values of an index polynomial over the space."""
