@@ -1,0 +1,223 @@
+"""Machines as data: a cost model's TOML file in, a frozen Machine out.
+
+Everything that the compiler knows about a processor stands in ``cost_models/NAME.toml``: registers, ports, latencies,
+caches, bandwidths, what scalar functions cost, and which tile sizes are worth trying. Units are in the field names or in
+the docstrings; cycles are the core's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from egc.errors import BadInput, UsageError
+from egc.resources import cost_model, data_folder
+from egc.runtime.cpu import machine_features
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s, seconds a launch."""
+
+    flops: float
+    vector_ops: float
+    bandwidth: float
+    conversion_bandwidth: float
+    launch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a dependent
+    multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop that is not unrolled;
+    `horizontal` is cycles to combine the lanes of a register; `spill` is the factor by which code slows down that needs
+    more registers than there are."""
+
+    hertz: float
+    vector_bits: int
+    registers: int
+    fma: float
+    load: float
+    store: float
+    issue: float
+    latency: float
+    gather: float
+    scatter: float
+    loop: float
+    horizontal: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A cache, or memory: `bytes` that one core may use of it; bytes a second into one core, and into all of them."""
+
+    name: str
+    bytes: float
+    bandwidth: float
+    shared_bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Candidates for the loop e-graph: copies of a parallel axis, vectors side by side, copies of a reduction axis, block
+    sizes in tiles, sizes of the tile that the stages of a fused kernel share; and how much straight-line code one tile may be
+    (instructions)."""
+
+    unroll: tuple[int, ...]
+    vectors: tuple[int, ...]
+    reduction: tuple[int, ...]
+    block: tuple[int, ...]
+    shared: tuple[int, ...]
+    instructions: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest first, the last
+    one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache. `overlap` is the part of the shorter
+    costs that hides behind the longest one. `launch` is seconds a kernel, `fork` seconds more for one whose iterations are
+    shared among threads. `symbolic_extent` is what an unknown extent counts for."""
+
+    name: str
+    description: str
+    arch: str
+    cores: int
+    core: Core
+    l1_bytes: float
+    levels: tuple[Level, ...]
+    line_bytes: int
+    overlap: float
+    launch: float
+    fork: float
+    symbolic_extent: int
+    tiles: Tiles
+    instructions: Mapping[str, float]
+    measured: Mapping[str, str]
+
+    def lanes(self, itemsize: int) -> int:
+        """How many elements of `itemsize` bytes one vector register holds."""
+        return max(1, self.core.vector_bits // (8 * itemsize))
+
+    @cached_property
+    def peak_flops(self) -> float:
+        """float32 operations a second of one core."""
+        return 2 * self.core.fma * self.lanes(4) * self.core.hertz
+
+    @cached_property
+    def rates(self) -> Rates:
+        """What extraction needs to know of all cores together."""
+        cores, memory = self.cores, self.levels[-2] if len(self.levels) > 1 else self.levels[-1]
+        return Rates(
+            flops=self.peak_flops * cores,
+            vector_ops=self.core.fma * self.lanes(4) * self.core.hertz * cores,
+            bandwidth=memory.shared_bandwidth,
+            conversion_bandwidth=memory.shared_bandwidth / 2,
+            launch=self.launch + self.fork,
+        )
+
+
+def load_machine(name_or_path: str) -> Machine:
+    """The machine of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for a bad file."""
+    path = cost_model(name_or_path)
+    if path is None:
+        path = Path(name_or_path)
+        if not path.is_file():
+            known = machine_names()
+            near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.4)
+            raise UsageError(
+                f"there is no cost model {name_or_path!r}",
+                why=f"known are {', '.join(known)}, or the path of a TOML file",
+                hint=f"--cost-model {near[0]}" if near else None,
+            )
+    return _read(path)
+
+
+def machine_names() -> list[str]:
+    """The names of the shipped cost models, sorted."""
+    return sorted(path.stem for path in data_folder("cost_models").glob("*.toml"))
+
+
+def machine_for(arch: str) -> Machine:
+    """The cost model for code of architecture `arch` (`native`, `x86-64-v3`, `sm_90` …)."""
+    return native() if arch == "native" else load_machine(arch)
+
+
+@lru_cache(maxsize=1)
+def native() -> Machine:
+    """The shipped cost model that describes this CPU best, by its features."""
+    features = machine_features()
+    if "asimd" in features:
+        return load_machine("aarch64")
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features:
+        # AVX512_VP2INTERSECT beside AVX_VNNI tells a Zen 5, which has two full 512-bit multiply-add pipes.
+        return load_machine("zen5-avx512" if {"avx512_vp2intersect", "avx_vnni"} <= features else "x86-64-v4")
+    return load_machine("x86-64-v3")
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path) -> Machine:
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput("the cost model cannot be read", where=str(path), why=str(error)) from None
+    try:
+        return _machine(path.stem, table)
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise BadInput(
+            "the cost model is not complete",
+            where=str(path),
+            why=why,
+            hint="cost_models/x86-64-v4.toml shows every entry",
+        ) from None
+
+
+def _machine(name: str, table: Mapping[str, Any]) -> Machine:
+    """A Machine from its TOML; KeyError, TypeError or ValueError where entries are missing, unknown or senseless."""
+    l1, *outer = table["memory"]
+    levels = tuple(
+        Level(
+            level["name"],
+            float(level.get("bytes", "inf")),
+            level["gb_per_s"] * 1e9,
+            level.get("shared_gb_per_s", level["gb_per_s"] * table["cores"]) * 1e9,
+        )
+        for level in outer
+    )
+    if levels[-1].bytes != float("inf"):
+        raise ValueError("the last entry of [[memory]] is main memory and has no size")
+    core = dict(table["core"])
+    core["hertz"] = core.pop("ghz") * 1e9
+    tiles = {key: tuple(v) if isinstance(v, list) else v for key, v in table["tiles"].items()}
+    return Machine(
+        name=name,
+        description=table["description"],
+        arch=table["arch"],
+        cores=table["cores"],
+        core=_filled(Core, core),
+        l1_bytes=float(l1["bytes"]),
+        levels=levels,
+        line_bytes=table["line_bytes"],
+        overlap=table["overlap"],
+        launch=table["launch_ns"] * 1e-9,
+        fork=table["fork_ns"] * 1e-9,
+        symbolic_extent=table["symbolic_extent"],
+        tiles=_filled(Tiles, tiles),
+        instructions=table.get("instructions", {}),
+        measured=table.get("measured", {}),
+    )
+
+
+def _filled(kind: type, values: Mapping[str, Any]) -> Any:
+    """A dataclass from a table that has exactly its fields."""
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"unknown entries {', '.join(unknown)}")
+    if missing := sorted(known - values.keys()):
+        raise KeyError(missing[0])
+    return kind(**values)
