@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from egc.frontend.context import Context
 from egc.frontend.registry import NotCompiled, OnnxNode, operator
-from egc.frontend.symbolic import at_least
+from egc.frontend.symbolic import at_least, simplify
 from egc.ir.dims import Dim, Shape, SymDim, ceildiv, dim_max, dim_min, floordiv, product
 from egc.ir.infer import broadcast
 
@@ -67,13 +67,8 @@ def _with_inferred(ctx: Context, x: str, dims: list[Dim]) -> list[Dim]:
             ctx.fail(f"the shape {dims} leaves -1 undefined")
         if isinstance(rest, int) and isinstance(total, int) and total % rest:
             ctx.fail(f"{total} elements do not divide into the shape {dims}")
-        dims[holes[0]] = _quotient(total, rest)
+        dims[holes[0]] = floordiv(total, rest)
     return dims
-
-
-def _quotient(total: Dim, rest: Dim) -> Dim:
-    """``total / rest``, both without the factors that they share, so that the extents cancel."""
-    return floordiv(total, rest)
 
 
 @operator("Flatten", family=FAMILY)
@@ -216,11 +211,11 @@ def slice_range(start: Dim, end: Dim, step: int, extent: Dim) -> tuple[Dim, Dim]
         length = last - first
         if not at_least(length, 0):
             length = dim_max(length, 0)
-        return first, ceildiv(length, step)
+        return simplify(first), ceildiv(simplify(length), step)
     first = _clamped(start, extent, 0, extent - 1)
     last = _clamped(end, extent, -1, extent - 1)
     length = first - last
-    return first, ceildiv(length if at_least(length, 0) else dim_max(length, 0), -step)
+    return simplify(first), ceildiv(simplify(length if at_least(length, 0) else dim_max(length, 0)), -step)
 
 
 def _clamped(place: Dim, extent: Dim, low: Dim, high: Dim) -> Dim:
@@ -228,8 +223,10 @@ def _clamped(place: Dim, extent: Dim, low: Dim, high: Dim) -> Dim:
     if isinstance(place, int) and place < 0:
         place = place + extent
     elif isinstance(place, SymDim) and not at_least(place, 0):
-        # A symbolic place of unknown sign: those that exporters write count from the end by a negative constant.
-        place = place if at_least(-place, 1) is False else place + extent
+        # Counted from the end or from the front: which one, only the run could tell.
+        if not at_least(-place, 1):
+            raise NotCompiled("the sign of a place in the range depends on the run")
+        place = place + extent
     if not at_least(place - low, 0):
         place = dim_max(place, low)
     return place if at_least(high - place, 0) else dim_min(place, high)

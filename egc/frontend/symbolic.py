@@ -15,10 +15,11 @@ import numpy as np
 
 from egc.frontend.context import Context
 from egc.frontend.registry import OnnxNode
-from egc.ir.dims import Call, Dim, SymDim, dim_max, dim_min, floordiv, mod
+from egc.ir.dims import Call, Dim, SymDim, dim_max, dim_min, evaluate, floordiv, mod, symbol, symbols_of
 from egc.ir.types import SIGNED
 
 _MAX_ELEMENTS = 64
+_MAX_REACH = 512
 
 
 class _Unknown(Exception):
@@ -60,6 +61,47 @@ def _lower_of_call(call: Call) -> int | None:
             known = [v for v in (low_a, low_b) if v is not None]
             return max(known) if known else None
     return None
+
+
+def simplify(dim: Dim) -> Dim:
+    """``dim``, or a linear dim that is equal to it for all extents; tried for sums of ``min`` and ``max`` of one symbol.
+
+    Such a dim is piecewise linear in its symbol. Two pieces ``a s + b`` meet where ``s`` is at most the sum of the
+    constants' magnitudes doubled, so a line that agrees up to there and on one step beyond agrees everywhere.
+    """
+    names = symbols_of(dim)
+    reach = None if isinstance(dim, int) else _reach(dim)
+    if isinstance(dim, int) or len(names) != 1 or reach is None or reach > _MAX_REACH or not _has_calls(dim):
+        return dim
+    (name,) = names
+    values = [evaluate(dim, {name: s}) for s in range(2 * reach + 3)]
+    slope = values[-1] - values[-2]
+    constant = values[-1] - slope * (len(values) - 1)
+    line = symbol(name) * slope + constant
+    return line if all(v == slope * s + constant for s, v in enumerate(values)) else dim
+
+
+def _has_calls(dim: SymDim) -> bool:
+    return any(isinstance(atom, Call) for monomial, _ in dim.terms for atom in monomial)
+
+
+def _reach(dim: Dim) -> int | None:
+    """A bound on the magnitude of every constant of every piece of a piecewise linear ``dim``; None for other dims."""
+    if isinstance(dim, int):
+        return abs(dim)
+    total = 0
+    for monomial, coefficient in dim.terms:
+        if len(monomial) > 1:
+            return None
+        part = 1
+        for atom in monomial:
+            if isinstance(atom, Call):
+                inner = [_reach(arg) for arg in atom.args]
+                if atom.fn not in ("min", "max") or None in inner:
+                    return None
+                part = sum(r for r in inner if r is not None)
+        total += abs(coefficient) * part
+    return total
 
 
 def fold(ctx: Context, node: OnnxNode) -> Sequence[str] | None:

@@ -42,7 +42,8 @@ def broadcast(*shapes: Shape) -> Shape:
         fixed = [d for d in wide if isinstance(d, int)]
         if len(fixed) > 1:
             raise InferError(f"extents {fixed[0]} and {fixed[1]} do not broadcast")
-        out.append(fixed[0] if fixed else wide[0] if wide else 1)
+        # Of dims that must be equal the plainest says most: `sequence` rather than `min(sequence, 64)`.
+        out.append(fixed[0] if fixed else min(wide, key=lambda d: len(str(d))) if wide else 1)
     return tuple(out)
 
 

@@ -29,6 +29,10 @@ TIMEOUT = 60.0
 RANDOM = frozenset(
     {"Bernoulli", "RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "Multinomial"}
 )
+# Operators without data: all of their operands are shapes.
+GENERATORS = frozenset(
+    {"BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range"}
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """One node test. ``status`` is compiled, host, failed, random or timeout; ``why`` belongs to all but the first."""
+    """One node test. ``status`` is compiled, fixed (compiled, some inputs being fixed then), host, failed, random or
+    timeout; ``why`` belongs to all but the first."""
 
     name: str
     op_type: str
@@ -86,7 +91,7 @@ def evaluate_graph(model: Any, inputs: Sequence[Any]) -> Outcome:
 
 def _least_hosted(model: Any, given: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """The import that leaves the least to the host, and the inputs that were fixed for it: none where that is enough,
-    else small integers after the first operand, then all small integers, then small floats as well."""
+    else small integers after the first operand (shapes, axes), then small floats as well (scales)."""
     from egc.errors import BadInput
     from egc.frontend.importer import import_model
 
@@ -94,8 +99,11 @@ def _least_hosted(model: Any, given: dict[str, Any]) -> tuple[Any, tuple[str, ..
         name: v for name, v in given.items() if isinstance(v, np.ndarray) and v.ndim <= 1 and v.size <= 64
     }
     integers = {name: v for name, v in small.items() if v.dtype.kind in "iub"}
-    first = next(iter(given), None)
-    tries = [{}, {k: v for k, v in integers.items() if k != first}, integers, small]
+    if model.graph.node[0].op_type not in GENERATORS:
+        # The first operand is the data: were it fixed too, there would be nothing left to compile.
+        for values in (small, integers):
+            values.pop(next(iter(given), ""), None)
+    tries = [{}, integers, small]
     best: tuple[Any, tuple[str, ...]] | None = None
     refused: BadInput | None = None
     for values in tries:
@@ -131,7 +139,8 @@ def run_case(name: str, backend: Callable[[Any, Sequence[Any]], Outcome]) -> Res
             compare(outcome.outputs, expected, case.rtol, case.atol)
     except Exception as error:  # whatever goes wrong is what the table is about
         return Result(name, op_type, "failed", f"{type(error).__name__}: {error}"[:400])
-    return Result(name, op_type, "host" if hosted else "compiled", "; ".join(sorted(hosted)), bound)
+    status = "host" if hosted else "fixed" if bound else "compiled"
+    return Result(name, op_type, status, "; ".join(sorted(hosted)) or ", ".join(bound), bound)
 
 
 def _array(value: Any) -> Any:
@@ -234,7 +243,7 @@ def table(results: Iterable[Result]) -> str:
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         rows[result.op_type][result.status] += 1
-    columns = ("compiled", "host", "failed", "random", "timeout")
+    columns = ("compiled", "fixed", "host", "failed", "random", "timeout")
     lines = [f"{'operator':28}" + "".join(f"{c:>10}" for c in columns)]
     total: Counter[str] = Counter()
     for op_type in sorted(rows):
