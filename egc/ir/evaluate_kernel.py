@@ -68,7 +68,9 @@ class _Space:
             dtype = numpy_dtype(stage.value.dtype)
             # Narrow floats are summed in float32, as the generated code does.
             wide = np.float32 if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
-            value = np.broadcast_to(self.value(stage.value, None), self.shape).astype(wide)
+            # In an empty space there is nothing to evaluate, and constant indices need not be inside their buffer.
+            value = np.zeros(self.shape) if 0 in self.shape else self.value(stage.value, None)
+            value = np.broadcast_to(value, self.shape).astype(wide)
             over = tuple(range(len(stage.axes), len(self.shape)))
             initial = combiner_identity(stage.combine, stage.value.dtype)
             with np.errstate(all="ignore"):
@@ -77,10 +79,12 @@ class _Space:
                 )
         parallel = (*self.shape[: len(stage.axes)], *[1] * len(stage.reduce))
         out = self.arrays[stage.out]
+        if 0 in parallel:
+            return
         result = np.broadcast_to(self.value(stage.result, acc), parallel).astype(out.dtype)
         index = tuple(np.broadcast_to(self.index(i), parallel) for i in stage.index)
         if stage.mode == "set" and not stage.ordered:
-            out[index] = result
+            out[index] = result if index else result.reshape(())
             return
         for place in np.ndindex(*parallel):
             at = tuple(int(i[place]) for i in index)

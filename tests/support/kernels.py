@@ -53,7 +53,9 @@ def run_lowered(
     inputs = {buffer.name: values[arg] for buffer, arg in pairs if buffer.role == "in"}
     results = evaluate_kernel(lowered.kernel, inputs, dims)
     return {
-        arg: results[buffer.name].reshape(shape_of(graph, arg, dims)) for buffer, arg in pairs if buffer.role == "out"
+        arg: results[buffer.name].reshape(shape_of(graph, arg, dims))
+        for buffer, arg in pairs
+        if buffer.role == "out"
     }
 
 

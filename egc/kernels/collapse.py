@@ -1,0 +1,223 @@
+"""Merging of axes that every access walks as one, so that schedules see few long axes.
+
+Axes a (outside) and b (inside, extent B) are one axis of extent A*B when in every access of every stage, row-major
+addresses are ``... + (a*B + b)*c``. The buffers' dims that hold a and b are merged too: the same bytes under fewer dims.
+So the pixels of a 1x1 convolution become one axis, as do the taps and channels of a row of a channels-last window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from egc.ir.dims import Dim, SymDim, product, substitute, symbol, symbols_of
+from egc.ir.expr import Expr, Index, IndexExpr, Load, substitute_indices, transform, walk
+from egc.ir.kernel import Axis, Buffer, Stage
+from egc.ir.types import TensorType
+from egc.kernels.domain import substitute_index
+
+_MANY = 8  # beyond that many axes, merging only neighbours keeps compile time in bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Stages, the shape under which each buffer is accessed, local buffers, and the names of shared axes."""
+
+    stages: tuple[Stage, ...]
+    types: Mapping[str, TensorType]
+    locals: tuple[Buffer, ...]
+    shared: tuple[str, ...]
+
+
+def collapse(
+    stages: tuple[Stage, ...],
+    locals_: tuple[Buffer, ...],
+    types: Mapping[str, TensorType],
+    shared: tuple[str, ...],
+) -> Merged:
+    """The stages with as few axes as their accesses allow, and buffers of matching shapes."""
+    used = {stage.out for stage in stages} | {load.buffer for s in stages for load in s.loads()}
+    known = {name: types[name] for name in used if name in types}
+    known.update((buffer.name, buffer.type) for buffer in locals_)
+    state = Merged(stages, known, locals_, shared)
+    while (merged := _merge_once(state)) is not None:
+        state = merged
+    state = _squeeze(state)
+    final = tuple(replace(buffer, type=state.types[buffer.name]) for buffer in locals_)
+    return replace(state, locals=final)
+
+
+def _merge_once(state: Merged) -> Merged | None:
+    for i, a, b in _candidates(state):
+        where = range(len(state.stages)) if a.name in state.shared else (i,)
+        if merged := _merge(state, tuple(where), a, b):
+            return merged
+    return None
+
+
+def _candidates(state: Merged) -> Iterator[tuple[int, Axis, Axis]]:
+    """(stage, outer, inner) of pairs of axes that may be one: both shared, or both parallel or both reduced."""
+    for i, stage in enumerate(state.stages):
+        common = tuple(axis for axis in stage.axes if axis.name in state.shared) if i == 0 else ()
+        own = tuple(axis for axis in stage.axes if axis.name not in state.shared)
+        for axes in (common, own, stage.reduce):
+            for j, a in enumerate(axes):
+                for k, b in enumerate(axes):
+                    if j != k and (len(axes) <= _MANY or k == j + 1):
+                        yield i, a, b
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """One access to a buffer: its index vector."""
+
+    buffer: str
+    index: tuple[IndexExpr, ...]
+
+
+def _accesses(stage: Stage) -> list[_Access]:
+    found = [_Access(stage.out, stage.index)]
+    return found + [_Access(load.buffer, load.index) for load in stage.loads()]
+
+
+def _merge(state: Merged, where: tuple[int, ...], a: Axis, b: Axis) -> Merged | None:
+    spans: dict[str, tuple[int, int]] = {}
+    for i in where:
+        stage = state.stages[i]
+        if _meets_alone(stage, a.name, b.name):
+            return None
+        for access in _accesses(stage):
+            span = _span(access, state.types[access.buffer].shape, a, b)
+            if span is None:
+                return None
+            if span:
+                low, high = spans.get(access.buffer, span)
+                spans[access.buffer] = (min(low, span[0]), max(high, span[1]))
+    spans = {name: span for name, span in spans.items() if span[0] != span[1]}
+    if not all(_may_flatten(state, name, span) for name, span in spans.items()):
+        return None
+    types = dict(state.types)
+    stages = list(state.stages)
+    for name, (low, high) in spans.items():
+        shape = types[name].shape
+        types[name] = TensorType(
+            types[name].dtype, (*shape[:low], product(shape[low : high + 1]), *shape[high + 1 :])
+        )
+        stages = [_flatten(stage, name, low, high, shape) for stage in stages]
+    for i in where:
+        stages[i] = _rename(stages[i], a, b)
+    shared = tuple(name for name in state.shared if name != b.name)
+    return replace(state, stages=tuple(stages), types=types, shared=shared)
+
+
+def _span(access: _Access, shape: tuple[Dim, ...], a: Axis, b: Axis) -> tuple[int, int] | tuple[()] | None:
+    """The first and last dim in which a or b occurs; () for neither, None where they do not walk as one axis."""
+    at = [d for d, i in enumerate(access.index) if isinstance(i, SymDim) and symbols_of(i) & {a.name, b.name}]
+    if not at:
+        return ()
+    low, high = at[0], at[-1]
+    flat: Dim = 0
+    for d in range(low, high + 1):
+        index = access.index[d]
+        if not isinstance(index, int | SymDim):
+            return None
+        flat = flat * shape[d] + index
+    steps = [_coefficient(flat, axis.name) for axis in (a, b)]
+    if None in steps or steps[0] != steps[1] * b.extent:  # type: ignore[operator]
+        return None
+    return low, high
+
+
+def _coefficient(dim: Dim, name: str) -> Dim | None:
+    """What ``dim`` gains when ``name`` grows by one, where that is the same everywhere."""
+    at_zero, at_one = substitute(dim, {name: 0}), substitute(dim, {name: 1})
+    step = at_one - at_zero
+    linear = at_zero + step * symbol(name) == dim
+    return step if linear and name not in symbols_of(step) else None
+
+
+def _meets_alone(stage: Stage, a: str, b: str) -> bool:
+    """Whether a or b occurs outside plain indices: in a guard, as a value, in an index that depends on data, an extent."""
+    names = {a, b}
+    if any(symbols_of(axis.extent) & names for axis in stage.all_axes):
+        return True
+    for root in (stage.value, stage.result, *(i for i in stage.index if not isinstance(i, int | SymDim))):
+        for node in walk(root):
+            if isinstance(node, Index) and symbols_of(node.dim) & names:
+                return True
+            if isinstance(node, Load):
+                if any((symbols_of(d) | symbols_of(e)) & names for d, e in node.guards):
+                    return True
+    return False
+
+
+def _may_flatten(state: Merged, name: str, span: tuple[int, int]) -> bool:
+    """Whether dims of a buffer may become one: no access indexes one by data, and locals keep shared dims apart."""
+    local = any(buffer.name == name for buffer in state.locals)
+    kinds: set[bool] = set()
+    for stage in state.stages:
+        for access in _accesses(stage):
+            if access.buffer != name:
+                continue
+            for index in access.index[span[0] : span[1] + 1]:
+                if not isinstance(index, int | SymDim):
+                    return False
+                if names := symbols_of(index) & {axis.name for axis in stage.all_axes}:
+                    kinds |= {n in state.shared for n in names}
+    return not (local and len(kinds) > 1)
+
+
+def _flatten(stage: Stage, name: str, low: int, high: int, shape: tuple[Dim, ...]) -> Stage:
+    def index(old: tuple[IndexExpr, ...]) -> tuple[IndexExpr, ...]:
+        flat: Dim = 0
+        for d in range(low, high + 1):
+            part = old[d]
+            assert isinstance(part, int | SymDim)
+            flat = flat * shape[d] + part
+        return (*old[:low], flat, *old[high + 1 :])
+
+    return _reindex(stage, name, index)
+
+
+def _reindex(stage: Stage, name: str, change) -> Stage:  # type: ignore[no-untyped-def]
+    def rewrite(node: Expr) -> Expr:
+        if isinstance(node, Load) and node.buffer == name:
+            return replace(node, index=change(node.index))
+        return node
+
+    value = transform(stage.value, rewrite)
+    result = value if stage.result is stage.value else transform(stage.result, rewrite)
+    index = tuple(i if isinstance(i, int | SymDim) else transform(i, rewrite) for i in stage.index)
+    return replace(stage, value=value, result=result, index=change(index) if stage.out == name else index)
+
+
+def _rename(stage: Stage, a: Axis, b: Axis) -> Stage:
+    """The stage over one axis named as ``a``, with ``a`` at 0 and ``b`` at the new axis in every index."""
+    env = {a.name: 0, b.name: symbol(a.name)}
+
+    def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        merged = Axis(a.name, a.extent * b.extent)
+        return tuple(merged if axis.name == a.name else axis for axis in old if axis.name != b.name)
+
+    value = substitute_indices(stage.value, env)
+    return replace(
+        stage,
+        axes=axes(stage.axes),
+        reduce=axes(stage.reduce),
+        value=value,
+        result=value if stage.result is stage.value else substitute_indices(stage.result, env),
+        index=tuple(substitute_index(i, env) for i in stage.index),
+    )
+
+
+def _squeeze(state: Merged) -> Merged:
+    """Buffers without the dims of extent 1 (whose index is 0 in every access)."""
+    types = dict(state.types)
+    stages = state.stages
+    for name, type_ in state.types.items():
+        kept = [d for d, extent in enumerate(type_.shape) if extent != 1]
+        if len(kept) == type_.rank:
+            continue
+        types[name] = TensorType(type_.dtype, tuple(type_.shape[d] for d in kept))
+        stages = tuple(_reindex(s, name, lambda old, kept=kept: tuple(old[d] for d in kept)) for s in stages)
+    return replace(state, stages=stages, types=types)
