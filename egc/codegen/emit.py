@@ -81,7 +81,6 @@ class _KernelWriter:
         for position, name in enumerate(self.kernel.symbols):
             at = b.pure(f"getelementptr i64, ptr %dims, i64 {position}", "ptr", 1)
             memory.values[name] = b.pure(f"load i64, {at}, align 8", "i64", 1, at)
-            memory.ranges[name] = (0, None)
         for position, buffer in enumerate(self.kernel.params):
             memory.pointers[buffer.name] = self._pointer_argument(position)
         scratch: Value | None = None

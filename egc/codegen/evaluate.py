@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from egc.codegen.builder import Value
-from egc.codegen.indices import bounds
 from egc.codegen.memory import Access, Memory, Position
 from egc.codegen.scalars import Scalars
 from egc.errors import CompileError
 from egc.ir.dims import Dim, symbols_of
 from egc.ir.expr import Acc, Call, Cast, Const, Expr, Index, IndexExpr, Load, children
+from egc.ir.simplify import is_inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +139,7 @@ class Evaluator:
         found: list[Value | None] = [None, None]
         for dim, extent in load.guards:
             at, limit = memory.settle(dim, point.axes), memory.settle(extent, point.axes)
-            low, high = bounds(at, memory.ranges)[0], bounds(at - limit, memory.ranges)[1]
-            if low is not None and low >= 0 and high is not None and high < 0:
+            if is_inside(at, limit, memory.ranges):
                 continue
             inside = b.compare("icmp ult", memory.value(at), memory.value(limit))
             which = 0 if inside.lanes == 1 else 1

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from egc.codegen.builder import Builder, Lines, Value
-from egc.codegen.indices import Range, affine, bounds, from_terms, simplify, sym, terms
+from egc.codegen.indices import affine, from_terms, sym, terms
 from egc.codegen.scalars import Scalars, memory_type
 from egc.codegen.storage import Storage
 from egc.ir.dims import Call, Dim, SymDim, floordiv, mod, substitute, symbols_of
 from egc.ir.expr import Const, Expr, IndexExpr
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Pack
+from egc.ir.simplify import bounds, is_nonnegative, simplify
 from egc.ir.types import itemsize
 
 LANE = "_lane"
@@ -48,7 +49,8 @@ class Access:
 
 @dataclass
 class Memory:
-    """The buffers of a kernel while its code is written. `values` binds symbols, `ranges` bounds them."""
+    """The buffers of a kernel while its code is written. `values` binds symbols; `ranges` has the extents of
+    counters, as egc.ir.simplify wants them."""
 
     b: Builder
     scalars: Scalars
@@ -57,7 +59,7 @@ class Memory:
     packs: Mapping[str, Pack]
     pointers: dict[str, Value] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
-    ranges: dict[str, Range] = field(default_factory=dict)
+    ranges: dict[str, Dim] = field(default_factory=dict)
     aliases: dict[str, Dim] = field(
         default_factory=dict
     )  # symbols that stand for other dims: where tiles start
@@ -66,17 +68,18 @@ class Memory:
 
     # Symbols.
 
-    def bind(self, stem: str, value: Value, low: int | None = None, high: int | None = None) -> SymDim:
-        """A new symbol that stands for `value`."""
+    def bind(self, stem: str, value: Value, extent: Dim | None = None) -> SymDim:
+        """A new symbol that stands for `value`, which is not negative, and less than `extent` where that is given."""
         name = f"_{stem}_{self.b.name()}"
         self.values[name] = value
-        self.ranges[name] = (low, high)
+        if extent is not None:
+            self.ranges[name] = extent
         return sym(name)
 
     def bind_lanes(self, lanes: int) -> None:
         """Let LANE stand for 0 … lanes - 1."""
         self.values[LANE] = self.b.lane_numbers(lanes)
-        self.ranges[LANE] = (0, lanes - 1)
+        self.ranges[LANE] = lanes
 
     def settle(self, dim: Dim, point: Mapping[str, Position]) -> Dim:
         """`dim` over counters: the axes' positions put in, floordiv and mod opened where possible."""
@@ -115,17 +118,14 @@ class Memory:
         if atom.fn in ("min", "max"):
             return b.call(f"s{atom.fn}", x, y)
         divisor = atom.args[1]
-        positive = isinstance(divisor, int) and divisor > 0
-        if positive and divisor & (divisor - 1) == 0:  # type: ignore[operator]
-            shift = divisor.bit_length() - 1  # type: ignore[union-attr]
+        if isinstance(divisor, int) and divisor > 0 and divisor & (divisor - 1) == 0:
             if atom.fn == "floordiv":
-                return b.binary("ashr", x, b.i64(shift))
-            return b.binary("and", x, b.i64(divisor - 1))  # type: ignore[operator]
-        if not positive:
+                return b.binary("ashr", x, b.i64(divisor.bit_length() - 1))
+            return b.binary("and", x, b.i64(divisor - 1))
+        if not isinstance(divisor, int):
             # Extents may be 0 in a loop that never runs, out of which this may have been moved.
             y = b.call("umax", y, b.i64(1))
-        low = bounds(atom.args[0], self.ranges)[0]
-        if low is not None and low >= 0:
+        if is_nonnegative(atom.args[0], self.ranges):
             return b.binary("udiv" if atom.fn == "floordiv" else "urem", x, y)
         quotient, remainder = b.binary("sdiv", x, y), b.binary("srem", x, y)
         negative = b.compare("icmp slt", remainder, b.i64(0))
@@ -275,15 +275,13 @@ class Memory:
     def _pointer(self, access: Access, flat: Dim, guard: Value | None, fallback: Value, lanes: int) -> Value:
         """The address of element `flat`; where `guard` fails, of memory that holds `fallback` instead."""
         outer, inner = self._split(flat, guard.level) if guard is not None else (flat, 0)
-        span = bounds(inner, self.ranges)
-        bytes_each = itemsize(access.dtype)
-        if guard is not None and (span[0] != 0 or span[1] is None or span[1] * bytes_each > _FILL_BYTES):
-            outer, inner, span = flat, 0, (0, 0)
+        low, high = bounds(inner, self.ranges)
+        if low != 0 or not isinstance(high, int) or high * itemsize(access.dtype) > _FILL_BYTES:
+            outer, inner, high = flat, 0, 0
         pointer = self._advance(access, self.pointers[access.buffer], outer)
         if guard is None:
             return pointer
-        assert span[1] is not None
-        fill = self._fill(memory_type(access.dtype), fallback, span[1] + lanes)
+        fill = self._fill(memory_type(access.dtype), fallback, high + lanes)
         return self._advance(access, self.b.select(guard, pointer, fill), inner)
 
     def _split(self, flat: Dim, level: int) -> tuple[Dim, Dim]:

@@ -142,7 +142,7 @@ class StageWriter:
                 continue
             last = self.memory.value(self.memory.settle(state.extent - 1, {}))
             at = self.memory.value(self.memory.settle(state.start + offset, {}))
-            held = self.memory.bind("held", b.call("smin", at, last), 0, None)
+            held = self.memory.bind("held", b.call("smin", at, last))
             found.append(Position(held, 1, None, b.compare("icmp sgt", room, b.i64(0))))
         return found
 

@@ -76,7 +76,7 @@ class Walk:
 
     def counter(self, value: Value, trips: Dim) -> Dim:
         """A symbol for a loop counter."""
-        return self.memory.bind("i", value, 0, trips - 1 if isinstance(trips, int) else None)
+        return self.memory.bind("i", value, trips)
 
     def parallel(
         self, loops: Sequence[Loop], thread: Value, threads: Value, body: Callable[[], None]
