@@ -10,12 +10,13 @@ from typing import Any
 from egc.errors import Problems, UsageError
 from egc.resources import shipped_rules
 from egc.rules import syntax as s
+from egc.rules.commands import unknown_command
 from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
 from egc.rules.emit import Emitter
 from egc.rules.environment import Environment
 from egc.rules.notes import ACCURACIES, Notes, read_notes
 from egc.rules.primitives import SIGNATURES
-from egc.rules.reader import read_file, unknown_command
+from egc.rules.reader import read_file
 from egc.rules.rule import Rule, build_rules
 from egc.rules.sorts import Inference
 
@@ -117,9 +118,10 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
     """
     loaded = Loaded([], [], Environment(), [])
     forms: list[s.Form] = []
+    shipped = shipped_rules()
     order: dict[str, int] = {}
     for path in paths:
-        file, errors = read_file(path, shown_name(path))
+        file, errors = read_file(path, shown_name(path), remember=path in shipped)
         order[file.source.name] = len(order)
         loaded.diagnostics.extend(errors)
         forms.extend(file.forms)

@@ -15,9 +15,7 @@ from egc.rules.diagnostics import Diagnostic
 
 I64 = range(-(2**63), 2**63)
 
-# What may follow a backslash in a string literal.
-ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"'}
-_ESCAPES_SHOWN = " ".join("\\" + c for c in ESCAPES)
+_ESCAPES_SHOWN = " ".join("\\" + c for c in s.ESCAPES)
 
 # What a command becomes once the place of its brackets is known.
 Pending = Callable[[s.Span], Any]
@@ -66,14 +64,14 @@ class TreeBuilder(Transformer[Token, Any]):
         """The text of a string literal."""
 
         def character(match: re.Match[str]) -> str:
-            if match[1] not in ESCAPES:
+            if match[1] not in s.ESCAPES:
                 start = (token.start_pos or 0) + match.start() + 1
                 raise self._fail(
                     f"`{match[0]}` is no escape",
                     s.Span(self.source, start, start + 2),
                     f"one of: {_ESCAPES_SHOWN}",
                 )
-            return ESCAPES[match[1]]
+            return s.ESCAPES[match[1]]
 
         quoted = str(token)[1:-1]
         return re.sub(r"\\(.)", character, quoted, flags=re.DOTALL) if "\\" in quoted else quoted

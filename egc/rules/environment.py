@@ -112,7 +112,7 @@ class Environment:
 
     def _new(self, name: s.Name) -> bool:
         """Whether a name is free; notes an error where it is not."""
-        if name.text in SIGNATURES or name.text in BUILTIN_SORTS or name.text in CONTAINERS:
+        if name.text in SIGNATURES or name.text in BUILTIN_SORTS:
             self.errors.append(Diagnostic(f"`{name}` is egglog's own", name.span, "choose another name"))
             return False
         if name.text.startswith(("egc-", "@")):

@@ -18,7 +18,7 @@ from egc.rules.diagnostics import Diagnostic, RuleFileError, once
 from egc.rules.emit import Emitter
 from egc.rules.environment import Environment, Kind
 from egc.rules.notes import Note
-from egc.rules.reader import read_example
+from egc.rules.parser import read_example
 from egc.rules.rule import Rule
 from egc.rules.sorts import Inference
 

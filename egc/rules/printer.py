@@ -5,10 +5,9 @@ tree.
 from __future__ import annotations
 
 from egc.rules import syntax as s
-from egc.rules.builder import ESCAPES
 
 WIDTH = 100
-_ESCAPED = str.maketrans({char: "\\" + letter for letter, char in ESCAPES.items()})
+_ESCAPED = str.maketrans({char: "\\" + letter for letter, char in s.ESCAPES.items()})
 
 
 def show_literal(literal: s.Lit) -> str:

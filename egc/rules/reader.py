@@ -5,50 +5,17 @@ next: every form that cannot be read is reported, and reading goes on behind it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from threading import Lock
-from typing import Any
-
-from lark import Lark, TextSlice
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from egc.errors import BadInput
 from egc.rules import syntax as s
-from egc.rules.builder import Pending, SyntaxProblem, TreeBuilder
-from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
+from egc.rules.cache import cached
+from egc.rules.diagnostics import Diagnostic, RuleFileError
 
-GRAMMAR = Path(__file__).with_name("egglog.lark")
-
-USAGE = {
-    "sort": "(sort NAME) or (sort NAME (Vec SORT))",
-    "datatype": "(datatype NAME (CONSTRUCTOR SORT…)…)",
-    "datatype*": "(datatype* (NAME (CONSTRUCTOR SORT…)…) (sort NAME (Vec SORT))…)",
-    "constructor": "(constructor NAME (SORT…) SORT [:cost N] [:unextractable])",
-    "function": "(function NAME (SORT…) SORT :no-merge) or (function NAME (SORT…) SORT :merge EXPR)",
-    "relation": "(relation NAME (SORT…))",
-    "ruleset": "(ruleset NAME)",
-    "unstable-combined-ruleset": "(unstable-combined-ruleset NAME RULESET…)",
-    "rewrite": '(rewrite LEFT RIGHT [:when (FACT…)] [:subsume] :ruleset NAME :name "NAME")',
-    "birewrite": '(birewrite LEFT RIGHT [:when (FACT…)] :ruleset NAME :name "NAME")',
-    "rule": '(rule (FACT…) (ACTION…) :ruleset NAME :name "NAME")',
-    "let": "(let $NAME EXPR)",
-    "set": "(set (FUNCTION EXPR…) EXPR)",
-    "union": "(union EXPR EXPR)",
-    "delete": "(delete (FUNCTION EXPR…))",
-    "subsume": "(subsume (CONSTRUCTOR EXPR…))",
-    "panic": '(panic "MESSAGE")',
-}
-
-# Commands of egglog that drive an e-graph. A rule file says what is equal; when the rules run is egc's
-# business.
-DRIVING = frozenset(
-    {"run", "run-schedule", "check", "extract", "prove", "push", "pop", "fail", "include", "input", "output"}
-    | {"print-function", "print-size", "print-stats", "query-extract", "simplify", "calc"}
-)
+MAX_DEPTH = 100  # brackets within brackets: far more than any rule needs, far less than Python's stack
 
 _LEXEME = re.compile(r';[^\n]*|"(?:\\.|[^"\\])*"|[()"]', re.DOTALL)
 
@@ -83,14 +50,20 @@ def read(source: s.Source) -> tuple[s.RuleFile, list[Diagnostic]]:
     return s.RuleFile(source, tuple(forms), tuple(prose)), errors
 
 
-def read_file(path: Path, shown: str | None = None) -> tuple[s.RuleFile, list[Diagnostic]]:
-    """Read a file, called `shown` in messages. Raises BadInput where there is no such text."""
+def read_file(
+    path: Path, shown: str | None = None, remember: bool = False
+) -> tuple[s.RuleFile, list[Diagnostic]]:
+    """Read a file, called `shown` in messages; with `remember`, its tree is kept for the next run.
+
+    Raises BadInput where there is no such text.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
         raise BadInput("cannot read a rule file", where=str(path), why=why) from error
-    return read(s.Source(shown or str(path), text))
+    source = s.Source(shown or str(path), text)
+    return cached(source, read) if remember else read(source)
 
 
 def parse(text: str, name: str = "<text>") -> s.RuleFile:
@@ -114,6 +87,10 @@ def _chunks(source: s.Source, errors: list[Diagnostic]) -> Iterator[_Chunk]:
             if depth == 0:
                 start = at
             depth += 1
+            if depth == MAX_DEPTH:
+                errors.append(
+                    Diagnostic(f"more than {MAX_DEPTH} brackets are open", s.Span(source, at, at + 1))
+                )
         elif token == ")":
             depth -= 1
             if depth == 0:
@@ -160,129 +137,11 @@ def _read_form(span: s.Span, closed: bool, errors: list[Diagnostic]) -> s.Comman
             )
         )
         return None
+    # The parser is imported where it is needed: files that were read before come from the cache without it.
+    from egc.rules.parser import SyntaxProblem, parse_form
+
     try:
-        pending: Pending = _parser().read(span)
-        return pending(span)
-    except UnexpectedInput as error:
-        errors.append(_syntax_error(span, error))
+        return parse_form(span)
     except SyntaxProblem as problem:
         errors.append(problem.diagnostic)
-    return None
-
-
-def read_example(span: s.Span, text: str) -> tuple[tuple[s.Action, ...], tuple[s.Fact, ...]]:
-    """The two sides of an example `ACTION… => FACT…` that stands in comments.
-
-    `text` is the source with everything but the example blanked out, so that places stay what they are.
-    Raises RuleFileError.
-    """
-    arrow = _arrow(text, span)
-    if arrow is None:
-        raise RuleFileError([Diagnostic("an example reads `TERM… => TERM…`", span)])
-    sides = (s.Span(span.source, span.start, arrow), s.Span(span.source, arrow + 2, span.end))
-    try:
-        given = _parser().read(sides[0], "given", text)
-        return given, _parser().read(sides[1], "expected", text)
-    except UnexpectedInput as error:
-        start = min(error.pos_in_stream or span.start, span.end - 1)
-        at = s.Span(span.source, start, start + 1)
-        raise RuleFileError([Diagnostic("this example cannot be read from here on", at)]) from error
-    except SyntaxProblem as problem:
-        raise RuleFileError([problem.diagnostic]) from problem
-
-
-def _arrow(text: str, span: s.Span) -> int | None:
-    """The offset of the `=>` outside all brackets."""
-    depth = 0
-    for match in re.compile(r'"(?:\\.|[^"\\])*"|[()]|(?<=\s)=>(?=\s)').finditer(text, span.start, span.end):
-        depth += {"(": 1, ")": -1}.get(match[0], 0)
-        if match[0] == "=>" and depth == 0:
-            return match.start()
-    return None
-
-
-class _Parser:
-    """The LALR parser with its tree builder; building the tables takes tens of milliseconds, so there is
-    one.
-    """
-
-    def __init__(self) -> None:
-        self._builder = TreeBuilder()
-        self._lock = Lock()
-        self._lark = Lark(
-            GRAMMAR.read_text(encoding="utf-8"),
-            parser="lalr",
-            lexer="contextual",
-            start=["form", "given", "expected"],
-            transformer=self._builder,
-            maybe_placeholders=False,
-        )
-
-    def read(self, span: s.Span, start: str = "form", text: str | None = None) -> Any:
-        """What `start` derives at `span`, from the source's text or from `text`, which has the same offsets.
-
-        Raises lark's UnexpectedInput, or SyntaxProblem.
-        """
-        with self._lock:
-            self._builder.source = span.source
-            piece: Any = TextSlice(text or span.source.text, span.start, span.end)
-            return self._lark.parse(piece, start=start)
-
-
-@lru_cache(maxsize=1)
-def _parser() -> _Parser:
-    return _Parser()
-
-
-_TOKENS = {
-    "LPAR": "(",
-    "RPAR": ")",
-    "NAME": "a name",
-    "STRING": "a string",
-    "INT": "an integer",
-    "FLOAT": "a number",
-    "BOOL": "true or false",
-}
-
-
-def _head(form: s.Span) -> tuple[str | None, s.Span]:
-    """The word that a form starts with, None where there is none, and its place."""
-    head = re.match(r"\(\s*([^\s();\"]+)", form.text)
-    if head is None:
-        return None, s.Span(form.source, form.start, form.start + 1)
-    return head[1], s.Span(form.source, form.start + head.start(1), form.start + head.end(1))
-
-
-def unknown_command(name: str, at: s.Span, known: Iterable[str] = ()) -> Diagnostic:
-    """The error for a form that starts with no command's name; `known` holds what else may stand there."""
-    if name in DRIVING:
-        hint = "a file says what is equal; egc decides when the rules run"
-        return Diagnostic(f"`{name}` is no part of a rule file", at, hint)
-    hint = nearest(name, {*USAGE, *known}) or f"one of: {', '.join(USAGE)}"
-    return Diagnostic(f"unknown command `{name}`", at, hint)
-
-
-def _syntax_error(form: s.Span, error: UnexpectedInput) -> Diagnostic:
-    """What the parser met and what the form should look like."""
-    name, at = _head(form)
-    if name and name not in USAGE:
-        return unknown_command(name, at)
-    start = error.pos_in_stream or form.start
-    end, met = start + 1, "this"
-    if isinstance(error, UnexpectedToken):
-        if error.token.type == "$END":
-            start, end, met = form.end - 1, form.end, "the end of the form"
-        else:
-            end, met = start + len(error.token), f"`{_short(str(error.token))}`"
-    elif isinstance(error, UnexpectedCharacters):
-        end = start + len(re.match(r"[^\s()]*", form.source.text[start : form.end])[0] or " ")  # type: ignore[index]
-        met = f"`{_short(form.source.text[start:end])}`"
-    return Diagnostic(
-        f"{met} is not expected here",
-        s.Span(form.source, start, end),
-        f"usage: {USAGE[name]}" if name else "a form starts with a command's name",
-    )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 24 else text[:21] + "…"
+        return None

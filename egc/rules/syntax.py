@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+# What may follow a backslash in a string literal.
+ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"'}
+
 
 @dataclass(frozen=True)
 class Source:

@@ -1,0 +1,77 @@
+"""The cache of syntax trees: it gives what reading gives, and never an old or damaged tree."""
+
+from pathlib import Path
+
+import pytest
+
+from egc.rules import cache
+from egc.rules import syntax as s
+from egc.rules.reader import read, read_file
+
+TEXT = ";; class: exact\n(ruleset a)\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache.folder()
+
+
+def readings(source: s.Source, times: int = 2) -> tuple[list[s.RuleFile], int]:
+    """What the cache gives each time, and how often it had to read."""
+    count = 0
+
+    def counted(source: s.Source) -> cache.Read:
+        nonlocal count
+        count += 1
+        return read(source)
+
+    return [cache.cached(source, counted)[0] for _ in range(times)], count
+
+
+def test_a_tree_is_read_once(folder: Path) -> None:
+    files, count = readings(s.Source("f", TEXT))
+    assert count == 1
+    assert files[0] == files[1]
+    assert [str(f.span) for f in files[1].forms] == ["f:2:1"]
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_another_text_is_read_again(folder: Path) -> None:
+    readings(s.Source("f", TEXT))
+    files, count = readings(s.Source("f", TEXT.replace("a)", "b)")))
+    assert count == 1
+    assert "(ruleset b)" in files[1].forms[0].span.text
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("at", [0, 40, 80, -1])
+def test_a_damaged_entry_is_read_again(folder: Path, at: int) -> None:
+    readings(s.Source("f", TEXT))
+    [entry] = folder.iterdir()
+    data = bytearray(entry.read_bytes())
+    data[at] ^= 1
+    for damaged in (bytes(data), bytes(data)[:at]):
+        entry.write_bytes(damaged)
+        files, count = readings(s.Source("f", TEXT))
+        assert count == 1
+        assert files[0] == files[1]
+
+
+def test_errors_are_not_remembered() -> None:
+    assert readings(s.Source("f", "(ruleset)"), 3)[1] == 3
+
+
+def test_no_folder_is_no_error(folder: Path) -> None:
+    folder.parent.parent.mkdir(exist_ok=True)
+    folder.parent.write_text("a file stands in the way")
+    assert readings(s.Source("f", TEXT), 2)[1] == 2
+
+
+def test_only_what_is_asked_for_is_remembered(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "f.egg"
+    path.write_text(TEXT)
+    read_file(path)
+    assert not folder.exists()
+    read_file(path, remember=True)
+    assert folder.exists()
