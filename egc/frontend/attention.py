@@ -15,7 +15,7 @@ _FLOAT_TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 @operator("Attention", family="attention")
 def attention(ctx: Context, node: OnnxNode) -> Sequence[str | None]:
-    """softmax(q kᵀ scale + bias) v for each head, with caches, grouped heads, soft capping, causal and window masks."""
+    """softmax(q kᵀ scale + bias) v for each head, with caches, groups, soft capping and masks."""
     q, k, v = (node.required(i) for i in range(3))
     flat = ctx.rank(q) == 3
     if flat:
@@ -61,7 +61,7 @@ def _heads(ctx: Context, x: str, heads: int) -> str:
 
 
 def _scores(ctx: Context, node: OnnxNode, q: str, k: str) -> str:
-    """q kᵀ scale [B, heads, Lq, Lk]. Narrow floats scale both operands by its root, so that nothing overflows."""
+    """q kᵀ scale [B, heads, Lq, Lk]; narrow floats scale both operands by its root, against overflow."""
     size = ctx.shape(q)[-1]
     given = node.attr("scale")
     if given is None and not isinstance(size, int):
@@ -79,7 +79,7 @@ def _apply(ctx: Context, weights: str, v: str) -> str:
 
 
 def _grouped(ctx: Context, a: str, b: str, transposed: bool) -> str:
-    """a @ b (or a @ bᵀ) for each head, where several heads of ``a`` [B, H, …] share one of ``b`` [B, G, …]."""
+    """a @ b (or a @ bᵀ) for each head; several heads of ``a`` [B, H, …] may share one of ``b`` [B, G, …]."""
     rank = ctx.rank(b)
     heads, groups = ctx.shape(a)[1], ctx.shape(b)[1]
     if heads == groups:
@@ -110,7 +110,7 @@ def _bias(ctx: Context, node: OnnxNode, scores: str, past: Dim) -> tuple[str | N
     nonpad = node.input(6)
     allowed: list[str] = []
     at_key = ctx.iota((1, columns), 1)
-    # A query's position among the keys: `past` keys come before it, or all valid keys end with the last query.
+    # A query's position among the keys: `past` keys come before, or the valid keys end with the last query.
     at_query = ctx.map("add", ctx.iota((rows, 1), 0), ctx.extent(past, "int64"))
     if nonpad is not None:
         count = ctx.reshape(ctx.cast(nonpad, "int64"), (ctx.shape(nonpad)[0], 1, 1, 1))
@@ -188,7 +188,7 @@ def rotary_embedding(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("TensorScatter", family="attention")
 def tensor_scatter(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """A cache with new entries written along an axis from each sample's own position on, around the end if circular."""
+    """A cache with new entries written along an axis from each sample's position on, maybe circular."""
     cache, update, start = node.required(0), node.required(1), node.input(2)
     rank = ctx.rank(cache)
     axis = ctx.axis(int(node.attr("axis", -2)), rank)

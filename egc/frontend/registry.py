@@ -26,6 +26,7 @@ FAMILIES = (
     "arithmetic",
     "attention",
     "contract",
+    "control",
     "conv",
     "gather",
     "norm",
@@ -34,8 +35,11 @@ FAMILIES = (
     "reduction",
     "resize",
     "rnn",
+    "sample",
     "shape",
+    "signal",
     "tensor",
+    "training",
 )
 DOMAINS: Mapping[str, str] = {"ai.onnx": ""}
 
