@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,20 @@ class Compiled:
     def write(self, path: str | Path) -> None:
         """Write the artifact: all of it or nothing."""
         write_artifact(path, self.program.manifest, self.program.code, self.program.constants, self.record)
+
+    def report(self) -> dict[str, Any]:
+        """What was done, as plain data: `egc optimize` prints it."""
+        graph = self.imported.graph
+        return {
+            "model": graph.name,
+            "nodes": self.imported.nodes,
+            "steps": len(self.calls),
+            "kernels": len(self.kernels),
+            "host": list(self.program.manifest.coverage.host),
+            "saturation": [asdict(growth) for growth in self.snapshot.growth],
+            "extraction": dict(self.extraction.costs),
+            "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
+        }
 
     def artifact(self) -> Artifact:
         """The artifact without a file."""

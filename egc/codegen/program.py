@@ -10,7 +10,7 @@ import numpy as np
 from egc.codegen.link import LinkedCode
 from egc.codegen.target import Target
 from egc.frontend.importer import Imported
-from egc.ir.dims import Dim, SymDim
+from egc.ir.dims import Dim, Shape, SymDim
 from egc.ir.graph import Graph
 from egc.ir.host import decode_host
 from egc.ir.nest import Nest, Pack
@@ -19,6 +19,7 @@ from egc.kernels import HostCall, KernelCall
 from egc.runtime import manifest as m
 from egc.runtime.artifact import layout_constants
 from egc.runtime.cpu import needed_features
+from egc.runtime.host import encode_attrs
 from egc.runtime.memory import live_ranges, plan_arena
 
 
@@ -61,7 +62,7 @@ def assemble(
         m.Port(port.name, port.type.dtype, _dims(graph.types[value].shape), assembler.place(value, "output"))
         for port, value in zip(imported.outputs, graph.outputs, strict=True)
     )
-    hosted = tuple(dict.fromkeys(node.name for node in imported.hosted))
+    hosted = _hosted(imported, calls)
     draft = m.Manifest(
         model=graph.name,
         target=m.Target(target.triple.partition("-")[0], _features(target)),
@@ -72,7 +73,7 @@ def assemble(
         buffers=tuple(assembler.buffers),
         steps=steps,
         functions=linked.symbols,
-        coverage=m.Coverage(imported.compiled, hosted),
+        coverage=m.Coverage(imported.nodes - len(hosted), hosted),
     )
     return Program(_planned(draft), linked.code, tuple(assembler.constants))
 
@@ -83,31 +84,37 @@ class _Assembler:
         self.kernels = kernels
         self.buffers: list[m.Buffer] = []
         self.constants: list[np.ndarray] = []
-        self.places: dict[tuple[str, Pack | None], int] = {}
+        self.places: dict[tuple[str, Pack | None, Shape], int] = {}
         self.offset = 0
 
-    def place(self, value: str, where: m.Where | None = None, pack: Pack | None = None) -> int:
-        """The buffer of a value; constants get one for each layout in which they are read."""
+    def place(
+        self, value: str, where: m.Where | None = None, pack: Pack | None = None, shape: Shape = ()
+    ) -> int:
+        """The buffer of a value; constants get one for each layout in which they are read.
+
+        ``pack`` speaks of the constant as an array of ``shape``, which may merge dims of the value's own.
+        """
         if value not in self.graph.constants:
             pack = None
-        if (value, pack) not in self.places:
+        key = (value, pack, shape if pack else ())
+        if key not in self.places:
             type_ = self.graph.types[value]
             if value in self.graph.constants:
-                buffer = self.constant(value, pack)
+                buffer = self.constant(value, pack, shape)
             else:
                 buffer = m.Buffer(type_.dtype, _dims(type_.shape), _home(type_, where or "arena"))
-            self.places[value, pack] = len(self.buffers)
+            self.places[key] = len(self.buffers)
             self.buffers.append(buffer)
-        return self.places[value, pack]
+        return self.places[key]
 
-    def constant(self, value: str, pack: Pack | None) -> m.Buffer:
+    def constant(self, value: str, pack: Pack | None, shape: Shape) -> m.Buffer:
         """A constant's buffer, its content packed now."""
         data = self.graph.constants[value].data
         if self.graph.types[value].dtype == "string":
             text = (v.decode() if isinstance(v, bytes) else str(v) for v in data.reshape(-1).tolist())
             return m.Buffer("string", data.shape, "constant", text=tuple(text))
         if pack is not None:
-            data = packed(data, pack)
+            data = packed(data.reshape(shape), pack)
         self.constants.append(data)
         offset, after = layout_constants((data.nbytes, 0))
         buffer = m.Buffer(self.graph.types[value].dtype, data.shape, "constant", self.offset + offset)
@@ -121,27 +128,40 @@ class _Assembler:
         compiled = self.kernels[call.kernel.name]
         packs = {pack.buffer: pack for pack in compiled.nest.packs}
         arguments = tuple(
-            self.place(value, pack=packs.get(param.name))
+            self.place(value, pack=packs.get(param.name), shape=param.type.shape)
             for param, value in zip(call.kernel.params, call.args, strict=True)
         )
         return m.KernelStep(
             compiled.symbol,
             arguments,
-            _dims(call.dims),
+            call.kernel.symbols,
             _text(compiled.scratch_bytes),
-            label=call.label,
+            label=_label(call),
         )
 
     def host(self, call: HostCall) -> m.HostStep:
-        """A step that ``onnx.reference`` runs."""
-        text = str(call.node.attr("node"))
-        node = decode_host(text).graph.node[0]
-        return m.HostStep(
-            text,
-            tuple(self.place(value, "host") for value in call.node.inputs),
-            tuple(self.place(value, "host") for value in call.node.outputs),
-            node.name or node.op_type,
-        )
+        """A step that ``onnx.reference`` runs, or numpy where the operator is egc's own."""
+        node = call.node
+        inputs = tuple(self.place(value, "host") for value in node.inputs)
+        outputs = tuple(self.place(value, "host") for value in node.outputs)
+        if node.op != "host":
+            return m.HostStep("", inputs, outputs, node.op, node.op, encode_attrs(dict(node.attrs)))
+        text = str(node.attr("node"))
+        onnx_node = decode_host(text).graph.node[0]
+        return m.HostStep(text, inputs, outputs, onnx_node.name or onnx_node.op_type)
+
+
+def _hosted(imported: Imported, calls: Sequence[KernelCall | HostCall]) -> tuple[str, ...]:
+    """The ONNX nodes that run on the host, by name where they have one."""
+    names = {node.title: node.name or node.title for node in imported.hosted}
+    sources = (source for call in calls if isinstance(call, HostCall) for source in call.node.sources)
+    return tuple(dict.fromkeys(names.get(source, source) for source in sources))
+
+
+def _label(call: KernelCall) -> str:
+    """What a call is shown as: its kernel and the ONNX nodes that it covers."""
+    sources = dict.fromkeys(source for node in call.nodes for source in node.sources)
+    return f"{call.kernel.name} ({', '.join(sources)})" if sources else call.kernel.name
 
 
 def packed(data: np.ndarray, pack: Pack) -> np.ndarray:

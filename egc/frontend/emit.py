@@ -39,6 +39,7 @@ class HostedNode:
     op_type: str
     domain: str
     why: str
+    name: str = ""
 
 
 @dataclass
@@ -92,6 +93,7 @@ class Emitter:
         self.root = Scope(model.opsets)
         self._scope = self.root
         self._titles: list[str] = []
+        self._outer_name = ""
         context._emit, context._inline = self.call, self.inline
 
     def run(self, nodes: Iterable[NodeProto], scope: Scope) -> None:
@@ -152,6 +154,8 @@ class Emitter:
     def _emit_proto(self, proto: NodeProto, scope: Scope) -> None:
         node = self._resolve(proto, scope)
         titles, self._titles = self._titles, [*self._titles, str(node)]
+        if not titles:
+            self._outer_name = node.name
         outer, self._scope = self._scope, scope
         sources, self.context.sources = self.context.sources, (self._titles[0],)
         try:
@@ -255,7 +259,7 @@ class Emitter:
         results = emit_host(
             self.context, self._bound(proto, scope), node, scope, tuple(self.functions.values())
         )
-        self.hosted.append(HostedNode(self._titles[0], node.op_type, node.domain, why))
+        self.hosted.append(HostedNode(self._titles[0], node.op_type, node.domain, why, self._outer_name))
         return results
 
     def _problem(self, proto: NodeProto, scope: Scope, why: str, hint: str | None = None) -> None:

@@ -34,7 +34,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and why.
+    """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and why;
+    ``nodes`` is how many nodes the model has.
 
     An output's value may be an input or a constant of the graph, and two outputs may be one value.
     """
@@ -43,6 +44,7 @@ class Imported:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     hosted: tuple[HostedNode, ...]
+    nodes: int = 0
 
 
 def import_model(
@@ -80,7 +82,7 @@ def import_model(
     )
     live = {source for node in graph.nodes for source in node.sources if node.op == "host"}
     hosted = tuple(node for node in emitter.hosted if node.title in live)
-    return Imported(graph, inputs, ports, hosted)
+    return Imported(graph, inputs, ports, hosted, len(model.nodes))
 
 
 def _inputs(

@@ -76,16 +76,20 @@ class KernelStep:
 
 @dataclass(frozen=True, slots=True)
 class HostStep:
-    """An ONNX node that `onnx.reference` runs.
+    """An ONNX node that `onnx.reference` runs, or an operator of egc's own that numpy runs.
 
-    `model` is its text as `egc.ir.host` writes it; `inputs` and `outputs` are the buffers of that model's
-    inputs and outputs, in order. `label` names the step in errors and profiles.
+    An ONNX node: `model` is its text as `egc.ir.host` writes it; `inputs` and `outputs` are the buffers of that
+    model's inputs and outputs, in order. An operator: `model` is empty, `op` its name in `egc.ir.ops` and `attrs`
+    the JSON of its attributes, in which a symbolic dim is `{"dim": text}`. `label` names the step in errors and
+    profiles.
     """
 
     model: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     label: str
+    op: str = ""
+    attrs: str = "{}"
 
 
 Step: TypeAlias = "KernelStep | HostStep"
@@ -182,7 +186,14 @@ def _port(data: dict[str, Any]) -> Port:
 
 def _step(data: dict[str, Any]) -> Step:
     if data["kind"] == "host":
-        return HostStep(data["model"], tuple(data["inputs"]), tuple(data["outputs"]), data["label"])
+        return HostStep(
+            data["model"],
+            tuple(data["inputs"]),
+            tuple(data["outputs"]),
+            data["label"],
+            data["op"],
+            data["attrs"],
+        )
     return KernelStep(
         data["symbol"],
         tuple(data["arguments"]),

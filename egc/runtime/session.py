@@ -178,7 +178,7 @@ class Session:
         step = self.manifest.steps[index]
         assert isinstance(step, HostStep)
         start = time.perf_counter()
-        results = run_host_step(step, [plan.value(buffer) for buffer in step.inputs])
+        results = run_host_step(step, [plan.value(buffer) for buffer in step.inputs], plan.env)
         for buffer, result in zip(step.outputs, results, strict=True):
             plan.store(buffer, result, step.label)
         if self._program.late:
