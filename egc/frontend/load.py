@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto
 
 from egc.errors import BadInput, Problems
+from egc.frontend import wire
 from egc.frontend.proto import BadProto, ExternalData, dense_array, tensor_array
 from egc.frontend.registry import normal_domain
 
@@ -41,12 +42,13 @@ def load_model(source: Source, folder: str | PathLike[str] | None = None) -> Mod
     ``folder`` is where external data lies when the model is not a path. Weights stay where they are: views of the
     proto's bytes, or read-only maps of the external files.
     """
-    proto, name, beside = _open(source)
+    proto, name, beside, cut = _open(source)
     external = ExternalData(Path(folder) if folder is not None else beside)
     problems = Problems()
     opsets = _check_header(proto, problems)
+    _check_text(proto, problems)
     problems.raise_if_any(BadInput, f"{name} cannot be used")
-    initializers = _initializers(proto.graph, external, problems)
+    initializers = _initializers(proto.graph, external, cut, problems)
     nodes = _check_names(proto.graph, initializers, problems)
     for function in proto.functions:
         _check_function(function, problems)
@@ -54,32 +56,76 @@ def load_model(source: Source, folder: str | PathLike[str] | None = None) -> Mod
     return Model(proto, Path(name).stem, initializers, opsets, nodes, external)
 
 
-def _open(source: Source) -> tuple[ModelProto, str, Path | None]:
+def _open(source: Source) -> tuple[ModelProto, str, Path | None, dict[int, np.ndarray]]:
+    """The proto, the model's name, its folder, and by index the raw bytes of the initializers that the proto lacks."""
     if isinstance(source, ModelProto):
-        return source, source.graph.name or "model", None
+        return source, source.graph.name or "model", None, {}
     if isinstance(source, bytes | bytearray | memoryview):
-        data, name, folder = bytes(source), "the model", None
+        data, name, folder = np.frombuffer(source, np.uint8), "the model", None
     else:
         path = Path(source)
         name, folder = path.name, path.parent
-        try:
-            data = path.read_bytes()
-        except (OSError, ValueError) as error:
-            why = (
-                "it is a folder" if isinstance(error, IsADirectoryError) else getattr(error, "strerror", None)
-            )
-            raise BadInput(f"cannot read {path}", why=why or str(error)) from None
-    if not data:
+        data = _map(path)
+    if not data.size:
         raise BadInput(f"{name} is empty", hint="the export or the download did not finish")
     proto = ModelProto()
+    parted = wire.part(data.data)
+    message, spans = parted if parted is not None else (data.tobytes(), {})
     try:
-        proto.ParseFromString(data)
+        proto.ParseFromString(message)
     except (DecodeError, RecursionError, ValueError):
         raise BadInput(
             f"{name} is not an ONNX model",
             why="its bytes are no ModelProto: the file is truncated, damaged, or of another format",
         ) from None
-    return proto, name, folder
+    return proto, name, folder, {index: data[start:stop] for index, (start, stop) in spans.items()}
+
+
+def _map(path: Path) -> np.ndarray:
+    try:
+        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+    except (OSError, ValueError) as error:
+        why = "it is a folder" if path.is_dir() else getattr(error, "strerror", None)
+        raise BadInput(f"cannot read {path}", why=why or str(error)) from None
+
+
+def _check_text(proto: ModelProto, problems: Problems) -> None:
+    """protobuf hands out names that are not UTF-8 as bytes; they become one problem."""
+
+    def of_graph(graph: GraphProto) -> Iterator[object]:
+        yield graph.name
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        yield from (tensor.name for tensor in graph.initializer)
+        yield from (sparse.values.name for sparse in graph.sparse_initializer)
+        for node in graph.node:
+            yield from of_node(node)
+
+    def of_node(node: NodeProto) -> Iterator[object]:
+        yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name)
+        for inner in subgraphs(node):
+            yield from of_graph(inner)
+
+    def of_all() -> Iterator[object]:
+        yield from of_graph(proto.graph)
+        yield from (entry.domain for entry in proto.opset_import)
+        for function in proto.functions:
+            yield from (
+                function.name,
+                function.domain,
+                *function.input,
+                *function.output,
+                *function.attribute,
+            )
+            for node in function.node:
+                yield from of_node(node)
+
+    wrong = [text for text in of_all() if isinstance(text, bytes)]
+    if wrong:
+        problems.add("a name is not UTF-8 text", where=repr(wrong[0])[:80], why="the file is damaged")
 
 
 def _check_header(proto: ModelProto, problems: Problems) -> dict[str, int]:
@@ -110,16 +156,18 @@ def _check_header(proto: ModelProto, problems: Problems) -> dict[str, int]:
     return opsets
 
 
-def _initializers(graph: GraphProto, external: ExternalData, problems: Problems) -> dict[str, np.ndarray]:
+def _initializers(
+    graph: GraphProto, external: ExternalData, cut: Mapping[int, np.ndarray], problems: Problems
+) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    for tensor in graph.initializer:
+    for i, tensor in enumerate(graph.initializer):
         if not tensor.name or tensor.name in found:
             problems.add(
                 f"two initializers are named {tensor.name!r}" if tensor.name else "an initializer has no name"
             )
             continue
         try:
-            found[tensor.name] = tensor_array(tensor, external)
+            found[tensor.name] = tensor_array(tensor, external, cut.get(i))
         except BadProto as error:
             problems.add(
                 "an initializer cannot be read", where=f"initializer {tensor.name!r}", why=str(error)

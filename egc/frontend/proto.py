@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, SparseTensorProto, TensorProto, TypeProto, numpy_helper
 
+from egc.ir.types import DTYPES as KNOWN
 from egc.ir.types import numpy_dtype
 
 _CODES = {
@@ -40,6 +41,8 @@ def element_type(code: int) -> str:
     """The dtype of an ONNX element type number; BadProto where there is none."""
     if code not in DTYPES:
         raise BadProto(f"{code} is not an element type")
+    if DTYPES[code] not in KNOWN:
+        raise BadProto(f"the element type {DTYPES[code]} is not supported")
     return DTYPES[code]
 
 
@@ -88,8 +91,11 @@ class ExternalData:
         return self._maps[path]
 
 
-def tensor_array(tensor: TensorProto, external: ExternalData) -> np.ndarray:
-    """The elements of a tensor proto, without a copy where the proto holds raw bytes; BadProto where they do not fit."""
+def tensor_array(tensor: TensorProto, external: ExternalData, raw: np.ndarray | None = None) -> np.ndarray:
+    """The elements of a tensor proto, without a copy where it holds raw bytes; BadProto where they do not fit.
+
+    ``raw`` are its raw bytes where they were cut out of the proto.
+    """
     dtype = element_type(tensor.data_type)
     shape = tuple(tensor.dims)
     if any(d < 0 for d in shape):
@@ -105,8 +111,8 @@ def tensor_array(tensor: TensorProto, external: ExternalData) -> np.ndarray:
         return _from_bytes(external.read(tensor, wanted), dtype, shape)
     if dtype == "string":
         return _strings(tensor, shape, count)
-    if tensor.HasField("raw_data"):
-        raw = np.frombuffer(tensor.raw_data, np.uint8)
+    if raw is not None or tensor.HasField("raw_data"):
+        raw = np.frombuffer(tensor.raw_data, np.uint8) if raw is None else raw
         if raw.size != wanted:
             raise BadProto(f"it holds {raw.size} bytes, {dtype} of shape {list(shape)} needs {wanted}")
         return _from_bytes(raw, dtype, shape)
