@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from egc.rules import syntax as s
 from egc.rules.book import Loaded
@@ -22,7 +23,9 @@ from egc.rules.parser import read_example
 from egc.rules.rule import Rule
 from egc.rules.sorts import Inference
 
-ROUNDS = 4
+ROUNDS = 4  # within which an example comes out
+REST_ROUNDS = 30  # within which the e-graph of an example comes to rest
+REST_ROWS = 3000  # which it may have on the way; a round may square their number, so the limit is low
 _FREE = "egc-free-"
 
 
@@ -149,36 +152,57 @@ class _Runner:
     def run(self, example: Example, names: set[str]) -> tuple[str, str] | None:
         """What went wrong and a hint; None where all is well. One of the rules `names` must fire."""
         try:
-            fired, missing = self._run(example, names)
+            return self._run(example, names)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic inside egglog arrives as a BaseException
             return "egglog stopped on this example", str(error).strip().replace("\n", " ")
-        if not fired:
-            return "the rule does not fire on this example", "state the facts that its premises ask for"
-        if missing:
-            return "this example does not come out", f"not found after {ROUNDS} rounds: {missing}"
-        return None
 
-    def _run(self, example: Example, names: set[str]) -> tuple[bool, str]:
-        eg, emitter = self._eg, self._emitter
-        span = emitter.span
-        egraph = eg.EGraph()
+    def _run(self, example: Example, names: set[str]) -> tuple[str, str] | None:
+        egraph = self._eg.EGraph()
         egraph.run_program(*self._program)
         for action in example.given:
-            egraph.run_program(eg.ActionCommand(emitter.action(action)))
+            egraph.run_program(self._eg.ActionCommand(self._emitter.action(action)))
         fired = False
         for _ in range(ROUNDS):
-            for ruleset in self._rulesets:
-                run = eg.RunSchedule(eg.Run(span, eg.RunConfig(ruleset)))
-                for output in egraph.run_program(run):
-                    fired |= any(output.report.num_matches_per_rule.get(name, 0) for name in names)
+            fired |= self._round(egraph, names)[0]
+        if not fired:
+            return "the rule does not fire on this example", "state the facts that its premises ask for"
         for fact in example.expected:
-            try:
-                egraph.run_program(eg.Check(span, [emitter.fact(fact)]))
-            except eg.EggSmolError:
-                return fired, fact.span.text
-        return fired, ""
+            if not self._holds(egraph, fact):
+                return "this example does not come out", f"not found after {ROUNDS} rounds: {fact.span.text}"
+        return self._comes_to_rest(egraph, names)
+
+    def _comes_to_rest(self, egraph: Any, names: set[str]) -> tuple[str, str] | None:
+        """Run on until nothing changes. Where that does not happen and the rules `names` still fire, it is they."""
+        for count in range(REST_ROUNDS):
+            fired, changed = self._round(egraph, names)
+            if not changed:
+                return None
+            rows = sum(len(f.rows) for f in egraph.freeze().functions.values())
+            if fired and (count == REST_ROUNDS - 1 or rows > REST_ROWS):
+                message = f"the rule still fires after {ROUNDS + count + 1} rounds, in {rows} rows"
+                return "this example never comes to rest", f"{message}; give it a condition"
+        return None
+
+    def _round(self, egraph: Any, names: set[str]) -> tuple[bool, bool]:
+        """Run every ruleset once; whether one of the rules `names` fired, and whether anything changed."""
+        eg = self._eg
+        fired = changed = False
+        for ruleset in self._rulesets:
+            run = eg.RunSchedule(eg.Run(self._emitter.span, eg.RunConfig(ruleset)))
+            for output in egraph.run_program(run):
+                assert isinstance(output, eg.RunScheduleOutput)
+                fired |= any(output.report.num_matches_per_rule.get(name, 0) for name in names)
+                changed |= output.report.updated
+        return fired, changed
+
+    def _holds(self, egraph: Any, fact: s.Fact) -> bool:
+        try:
+            egraph.run_program(self._eg.Check(self._emitter.span, [self._emitter.fact(fact)]))
+        except self._eg.EggSmolError:
+            return False
+        return True
 
 
 def _free_constructor(sort: str) -> s.ConstructorDecl:

@@ -22,11 +22,12 @@ _LEXEME = re.compile(r';[^\n]*|"(?:\\.|[^"\\])*"|[()"]', re.DOTALL)
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A top-level form's place, and whether its brackets close."""
+    """A top-level form's place, whether its brackets close, and how many of them are open at once."""
 
     start: int
     end: int
     closed: bool
+    depth: int
 
 
 def read(source: s.Source) -> tuple[s.RuleFile, list[Diagnostic]]:
@@ -38,14 +39,18 @@ def read(source: s.Source) -> tuple[s.RuleFile, list[Diagnostic]]:
     prose: list[tuple[int, tuple[s.Comment, ...]]] = []
     at = 0
     for chunk in _chunks(source, errors):
-        loose, attached = _comments(s.Span(source, at, chunk.start))
+        gap = s.Span(source, at, chunk.start)
+        errors.extend(_stray_text(gap))
+        loose, attached = _comments(gap)
         prose.extend((len(forms), block) for block in loose)
         at = chunk.end
         span = s.Span(source, chunk.start, chunk.end)
-        command = _read_form(span, chunk.closed, errors)
+        command = _read_form(span, chunk, errors)
         if command is not None:
             forms.append(s.Form(command, attached, span))
-    loose, attached = _comments(s.Span(source, at, len(source.text)))
+    gap = s.Span(source, at, len(source.text))
+    errors.extend(_stray_text(gap))
+    loose, attached = _comments(gap)
     prose.extend((len(forms), block) for block in (*loose, attached) if block)
     return s.RuleFile(source, tuple(forms), tuple(prose)), errors
 
@@ -76,32 +81,29 @@ def parse(text: str, name: str = "<text>") -> s.RuleFile:
 
 def _chunks(source: s.Source, errors: list[Diagnostic]) -> Iterator[_Chunk]:
     """Cut a text into top-level forms. A form left open ends before the next bracket in the first column."""
-    depth = start = 0
+    depth = start = deepest = 0
     text = source.text
     for match in _LEXEME.finditer(text):
         token, at = match[0], match.start()
         if token == "(":
             if depth and (at == 0 or text[at - 1] == "\n"):
-                yield _Chunk(start, _before_comments(text, at), closed=False)
+                yield _Chunk(start, _before_comments(text, at), False, deepest)
                 depth = 0
             if depth == 0:
-                start = at
+                start, deepest = at, 0
             depth += 1
-            if depth == MAX_DEPTH:
-                errors.append(
-                    Diagnostic(f"more than {MAX_DEPTH} brackets are open", s.Span(source, at, at + 1))
-                )
+            deepest = max(deepest, depth)
         elif token == ")":
             depth -= 1
             if depth == 0:
-                yield _Chunk(start, match.end(), closed=True)
+                yield _Chunk(start, match.end(), True, deepest)
             elif depth < 0:
                 depth = 0
                 errors.append(Diagnostic("this bracket closes nothing", s.Span(source, at, at + 1)))
         elif token == '"':
             errors.append(Diagnostic("this string is never closed", s.Span(source, at, at + 1)))
     if depth:
-        yield _Chunk(start, len(text.rstrip()), closed=False)
+        yield _Chunk(start, len(text.rstrip()), False, deepest)
 
 
 def _before_comments(text: str, at: int) -> int:
@@ -115,27 +117,39 @@ def _comments(gap: s.Span) -> tuple[list[tuple[s.Comment, ...]], tuple[s.Comment
     """The comment blocks between two forms: those that stand alone, and the one directly above the second
     form.
     """
-    above: list[s.Comment] = []
+    lines: list[s.Comment] = []
     at = gap.start
     for line in gap.text.split("\n")[:-1]:
         text = line.strip()
         start = at + line.find(text)
-        above.append(s.Comment(text, s.Span(gap.source, start, start + len(text))))
+        lines.append(s.Comment(text, s.Span(gap.source, start, start + len(text))))
         at += len(line) + 1
-    blocks = [tuple(lines) for filled, lines in groupby(above, lambda c: c.text != "") if filled]
-    attached = blocks.pop() if above and above[-1].text else ()
-    return blocks, attached
+    # What stands behind a form belongs to that form's line and not to the next form.
+    behind = [(lines.pop(0),)] if gap.start and lines and lines[0].text else []
+    blocks = [tuple(block) for filled, block in groupby(lines, lambda c: c.text != "") if filled]
+    attached = blocks.pop() if lines and lines[-1].text else ()
+    return behind + blocks, attached
 
 
-def _read_form(span: s.Span, closed: bool, errors: list[Diagnostic]) -> s.Command | None:
+def _stray_text(gap: s.Span) -> Iterator[Diagnostic]:
+    """The first thing between two forms that is no comment; `_chunks` reports brackets and quotes."""
+    words = re.compile(r';[^\n]*|[)"]|[^\s;)"]+')
+    for match in words.finditer(gap.source.text, gap.start, gap.end):
+        if match[0][0] not in ';)"':
+            at = s.Span(gap.source, match.start(), match.end())
+            yield Diagnostic("this stands in no form", at, "a form starts with `(`, a comment with `;`")
+            return
+
+
+def _read_form(span: s.Span, chunk: _Chunk, errors: list[Diagnostic]) -> s.Command | None:
     """One command; None, with an error noted, where it cannot be read."""
-    if not closed:
-        first = s.Span(span.source, span.start, span.start + 1)
-        errors.append(
-            Diagnostic(
-                "this bracket is never closed", first, "every form starts in the first column of a line"
-            )
-        )
+    first = s.Span(span.source, span.start, span.start + 1)
+    if not chunk.closed:
+        hint = "every form, and nothing else, starts in the first column of a line"
+        errors.append(Diagnostic("this bracket is never closed", first, hint))
+        return None
+    if chunk.depth > MAX_DEPTH:
+        errors.append(Diagnostic(f"this form nests {chunk.depth} brackets", first, f"{MAX_DEPTH} are read"))
         return None
     # The parser is imported where it is needed: files that were read before come from the cache without it.
     from egc.rules.parser import SyntaxProblem, parse_form

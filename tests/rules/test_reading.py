@@ -90,3 +90,14 @@ def test_all_forms_behind_an_error_are_read() -> None:
     with pytest.raises(RuleFileError) as caught:
         parse("(sort)")
     assert caught.value.exit_code == 2
+
+
+def test_a_comment_belongs_to_the_form_below_it_only() -> None:
+    text = "; alone\n\n(sort A) ; behind\n;; above\n(sort B)\n;; below\n"
+    file = parse(text)
+    assert [[c.text for c in f.comments] for f in file.forms] == [[], [";; above"]]
+    assert [(i, [c.text for c in block]) for i, block in file.prose] == [
+        (0, ["; alone"]),
+        (1, ["; behind"]),
+        (2, [";; below"]),
+    ]
