@@ -138,9 +138,10 @@ class Scalars:
 
     # Functions.
 
-    def combine(self, fn: str, a: Value, b: Value, dtype: str) -> Value:
-        """The combining function of a reduction."""
-        return self.apply(fn, [a, b], (dtype, dtype))
+    def combine(self, fn: str, acc: Value, value: Value, dtype: str) -> Value:
+        """The combining function of a reduction. `value` comes first: what max and min do for a NaN then depends on
+        `value` alone, which keeps the chain through `acc` short."""
+        return self.apply(fn, [value, acc], (dtype, dtype))
 
     def apply(self, fn: str, args: list[Value], dtypes: tuple[str, ...]) -> Value:
         """A primitive scalar function applied to values of `dtypes`."""
