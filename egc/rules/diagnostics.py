@@ -49,7 +49,7 @@ class RuleFileError(BadInput):
         )
 
     def __str__(self) -> str:
-        return "\n".join([*(str(d) for d in self.diagnostics), self.what])
+        return "\n".join([self.what, *(str(d) for d in self.diagnostics)])
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

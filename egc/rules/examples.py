@@ -174,7 +174,9 @@ class _Runner:
         return self._comes_to_rest(egraph, names)
 
     def _comes_to_rest(self, egraph: Any, names: set[str]) -> tuple[str, str] | None:
-        """Run on until nothing changes. Where that does not happen and the rules `names` still fire, it is they."""
+        """Run on until nothing changes. Where that never happens and the rules `names` still fire, they are
+        at fault.
+        """
         for count in range(REST_ROUNDS):
             fired, changed = self._round(egraph, names)
             if not changed:

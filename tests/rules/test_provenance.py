@@ -7,6 +7,7 @@ import pytest
 from egglog.bindings import EGraph
 
 from egc.rules import RuleBook, load_rules
+from egc.rules.matches import State
 from egc.rules.provenance import columns, is_recorded, table
 
 FOLDER = Path(__file__).parent / "accepted"
@@ -76,3 +77,42 @@ def test_recording_changes_nothing_else(provenance: bool) -> None:
     sizes = {name: len(f.rows) for name, f in functions.items() if not name.startswith("egc-prov.")}
     assert sizes == {name: len(f.rows) for name, f in run(BOOK, program, False).freeze().functions.items()}
     assert any(name.startswith("egc-prov.") for name in functions) is provenance
+
+
+def heads(egraph: EGraph, name: str) -> tuple[list[str], list[str]]:
+    [match] = State(egraph).matches(BOOK.rule(name))
+    return [n.head for n in match.matched], [n.head for n in match.built]
+
+
+def test_a_match_leads_to_the_rows_it_found_and_made() -> None:
+    egraph = run(BOOK, '(Map2 (Mul) (Input "a") (Map1 (Sigmoid) (Input "a"))) (run recognise 1)')
+    assert heads(egraph, "silu") == (["Mul", "Sigmoid", "Map1", "Map2"], ["Silu", "Map1"])
+    [match] = State(egraph).matches(BOOK.rule("silu"))
+    product, silu = match.matched[-1], match.built[-1]
+    assert product.args[1] == silu.args[1] == value(egraph, '(Input "a")')
+    assert product.value == silu.value == match.bindings["egc-root"]
+
+
+def test_rows_are_found_after_rebuilding() -> None:
+    egraph = run(BOOK, '(Map2 (Mul) (Input "a") (Map1 (Sigmoid) (Input "a"))) (run recognise 1)')
+    before = heads(egraph, "silu")
+    egraph.run_program(*egraph.parse_program('(union (Input "a") (Input "b"))'))
+    assert heads(egraph, "silu") == before
+
+
+def test_rows_with_computed_arguments_are_found() -> None:
+    egraph = run(BOOK, '(Transpose (Transpose (Input "a") (vec-of 1 0 2)) (vec-of 2 1 0)) (run canonical 1)')
+    assert heads(egraph, "transpose-of-transpose") == (["Transpose", "Transpose"], ["Transpose"])
+
+
+def test_facts_and_wildcards_are_found() -> None:
+    egraph = run(BOOK, '(Map2 (Add) (Input "a") (Input "b")) (set (rank (Input "a")) 1) (run facts 1)')
+    assert heads(egraph, "rank-of-map2") == (["Map2", "rank"], ["rank", "pointwise"])
+
+
+def test_each_way_of_a_birewrite_has_matches_of_its_own() -> None:
+    egraph = run(BOOK, '(Matmul (Input "a") (Map2 (Add) (Input "b") (Input "c"))) (run canonical 1)')
+    state = State(egraph)
+    assert list(state.matches(BOOK.rule("distribute"))) == []
+    [match] = state.matches(BOOK.rule("distribute/back"))
+    assert [n.head for n in match.built] == ["Add", "Matmul", "Matmul", "Map2"]
