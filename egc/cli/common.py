@@ -169,7 +169,7 @@ def _random(rng: np.random.Generator, kind: str, shape: list[int]) -> np.ndarray
         return rng.standard_normal(shape).astype(numpy_dtype(name))
     if name.startswith("complex"):
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(name)
-    return rng.integers(0, 4, shape).astype(numpy_dtype(name))
+    return rng.integers(0, 2, shape).astype(numpy_dtype(name))
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> list[Path]:

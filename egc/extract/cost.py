@@ -41,6 +41,8 @@ class NodeCost:
 # Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous vector axis for
 # its channels, so its register tile starves.
 _EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.5}
+# Testing every tap against the border costs about as much as the tap.
+_GUARDED = 0.5
 _FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
 _LEAVES = frozenset({"input", "const", "splat"})
 
@@ -83,9 +85,20 @@ class CostModel:
             compute = FUNCTIONS[enode.attr("fn")].flops * self.size(eclass) / rates.vector_ops
             return NodeCost(compute, 0.0, 0.0, rates.launch * 0.05)
         if (flops := self.flops(eclass, enode)) is not None:
-            efficiency = _EFFICIENCY[enode.op]
+            efficiency = _EFFICIENCY[enode.op] * (_GUARDED if self.is_guarded(enode) else 1.0)
             return NodeCost(flops / (rates.flops * efficiency), traffic, 0.0, rates.launch)
         return NodeCost(self.work(eclass, enode) / rates.vector_ops, traffic, 0.0, rates.launch)
+
+    def is_guarded(self, enode: ENode) -> bool:
+        """Whether an e-node is a convolution that tests its taps against the border.
+
+        A depthwise one is bound by traffic, and its guards cost less than a padded copy.
+        """
+        if enode.op not in ("conv", "conv_channels_last"):
+            return False
+        x = self.snapshot.types[enode.children[0]]
+        channels = x.shape[1 if enode.op == "conv" else -1]
+        return any((*enode.attr("low"), *enode.attr("high"))) and enode.attr("groups") != channels
 
     def flops(self, eclass: int, enode: ENode) -> float | None:
         """Floating-point operations of a contraction; None for other operators."""
