@@ -6,7 +6,7 @@ A reshape in a group leaves ``v // c`` and ``v % c`` of an axis v. Where c divid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from egc.ir.dims import Call, Dim, Shape, SymDim, mod, substitute, symbol, symbols_of
@@ -14,7 +14,7 @@ from egc.ir.dims import floordiv as exact
 from egc.ir.expr import Expr, Index, IndexExpr, Load, substitute_indices, transform, walk
 from egc.ir.kernel import Axis, Stage
 from egc.ir.simplify import is_inside, simplify
-from egc.kernels.indices import Vector, is_dim
+from egc.kernels.indices import is_dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,16 @@ def simplified(stage: Stage) -> Stage:
 
 def find_split(stages: tuple[Stage, ...], axes: tuple[Axis, ...]) -> tuple[str, Dim] | None:
     """An axis of ``axes`` and a divisor of its extent by which some index of the stages divides it; None for none."""
+    return find_split_in((dim for stage in stages for dim in stage_dims(stage)), axes)
+
+
+def find_split_in(dims: Iterable[Dim], axes: tuple[Axis, ...]) -> tuple[str, Dim] | None:
+    """As :func:`find_split`, for index expressions."""
     extents = {axis.name: axis.extent for axis in axes}
-    for stage in stages:
-        for dim in stage_dims(stage):
-            for call in _calls(dim):
-                if found := _split_for(call, extents):
-                    return found
+    for dim in dims:
+        for call in _calls(dim):
+            if found := _split_for(call, extents):
+                return found
     return None
 
 
@@ -182,15 +186,3 @@ def split_private(stage: Stage, shared: frozenset[str]) -> Stage:
 def substitute_index(index: IndexExpr, env: Mapping[str, Dim]) -> IndexExpr:
     """An index with axes replaced by index expressions."""
     return substitute(index, env) if isinstance(index, int | SymDim) else substitute_indices(index, env)
-
-
-__all__ = [
-    "Domain",
-    "Vector",
-    "domain_of",
-    "expr_dims",
-    "find_split",
-    "simplified",
-    "split_private",
-    "stage_dims",
-]

@@ -17,6 +17,7 @@ class Group:
     elements the kernel's last stage walks. ``fused_by`` names the rules that allowed each edge inside the group.
     ``into`` is set where the first output lies inside another value (an operand of a concatenation that is written in
     place): that value and the position in it of the first element. Several groups then write parts of one value.
+    ``placed`` are the operands of this group's concatenation that others write there.
     """
 
     nodes: tuple[Node, ...]
@@ -24,11 +25,17 @@ class Group:
     outputs: tuple[str, ...]
     fused_by: tuple[str, ...] = ()
     into: tuple[str, tuple[Dim, ...]] | None = None
+    placed: tuple[str, ...] = ()
 
     @property
     def root(self) -> str:
         """The value that the kernel is built around: the first output."""
         return self.outputs[0]
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The values whose memory the kernel writes, wholly or in part."""
+        return (self.into[0] if self.into else self.root, *self.outputs[1:])
 
 
 @dataclass(frozen=True, slots=True)

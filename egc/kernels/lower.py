@@ -16,10 +16,19 @@ from egc.ir.dims import Dim, Shape, symbols_of
 from egc.ir.expr import Acc, Expr, IndexExpr, cast, transform
 from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Axis, Buffer, Stage
+from egc.ir.simplify import simplify
 from egc.ir.types import FLOATS, SIGNED, UNSIGNED
 from egc.kernels.canonical import Lowered, canonical
 from egc.kernels.collapse import collapse
-from egc.kernels.domain import Domain, domain_of, find_split, fresh_name, simplified, split_private
+from egc.kernels.domain import (
+    Domain,
+    domain_of,
+    find_split,
+    find_split_in,
+    fresh_name,
+    simplified,
+    split_private,
+)
 from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError
 from egc.kernels.group import Group
 from egc.kernels.indices import Vector, is_dim, wrapped
@@ -83,12 +92,9 @@ def _pieces(graph: Graph, group: Group) -> Iterator[_Piece]:
     out, base = group.into or (root, (0,) * rank)
     ones = (1,) * rank
     if node.op == "concat":
-        axis = int(node.attr("axis"))  # type: ignore[arg-type]
-        offset = list(base)
-        for operand in node.inputs:
-            shape = graph.types[operand].shape
-            yield _Piece(operand, shape, out, tuple(offset), ones)
-            offset[axis] = offset[axis] + shape[axis]
+        for operand, offset in concat_parts(graph, group.nodes, node, base):
+            if operand not in group.placed:
+                yield _Piece(operand, graph.types[operand].shape, out, offset, ones)
     elif node.op == "pad" and not any(node.attr("interior")):  # type: ignore[arg-type]
         low: tuple[Dim, ...] = node.attr("low")  # type: ignore[assignment]
         inner = graph.types[node.inputs[0]].shape
@@ -103,6 +109,20 @@ def _pieces(graph: Graph, group: Group) -> Iterator[_Piece]:
         yield _Piece(root, graph.types[root].shape, out, base, ones)
 
 
+def concat_parts(
+    graph: Graph, nodes: tuple[Node, ...], concat: Node, base: tuple[Dim, ...]
+) -> Iterator[tuple[str, tuple[Dim, ...]]]:
+    """(operand, position of its first element) of a concatenation and those among ``nodes`` that it is made of."""
+    inner = {node.output: node for node in nodes if node.op == "concat"}
+    axis = int(concat.attr("axis"))  # type: ignore[arg-type]
+    for operand in concat.inputs:
+        if operand in inner:
+            yield from concat_parts(graph, nodes, inner[operand], base)
+        else:
+            yield operand, base
+        base = (*base[:axis], base[axis] + graph.types[operand].shape[axis], *base[axis + 1 :])
+
+
 def _borders(inner: Shape, outer: Shape, low: tuple[Dim, ...]) -> Iterator[tuple[Shape, tuple[Dim, ...]]]:
     """(extents, offset) of disjoint boxes that cover ``outer`` but for the box ``inner`` at ``low``."""
     rank = len(inner)
@@ -115,19 +135,32 @@ def _borders(inner: Shape, outer: Shape, low: tuple[Dim, ...]) -> Iterator[tuple
                 yield (*before, width, *after), (*low[:axis], start, *(0,) * (rank - axis - 1))
 
 
+class _SplitFirst(Exception):
+    """The domain has to be split before it can be seen which of its axes are shared."""
+
+    def __init__(self, split: tuple[str, Dim]) -> None:
+        super().__init__()
+        self.split = split
+
+
 def _lower_piece(
     graph: Graph, group: Group, piece: _Piece
 ) -> tuple[tuple[Stage, ...], tuple[Buffer, ...], tuple[str, ...]]:
     taken = frozenset().union(*(type_.symbols for type_ in graph.types.values()))
     domain = domain_of(piece.shape, "i", taken)
     for _ in range(_MAX_SPLITS):
-        stages, buffers, shared = _build(graph, group, piece, domain)
-        found = find_split(stages, domain.axes)
+        try:
+            stages, buffers, shared = _build(graph, group, piece, domain)
+            found = find_split(stages, domain.axes)
+        except _SplitFirst as request:
+            found = request.split
         if found is None:
             break
         names = {axis.name for axis in domain.axes} | taken
         outer = fresh_name("i", frozenset(names))
         domain = domain.split(*found, (outer, fresh_name("i", frozenset({*names, outer}))))
+    else:
+        raise LoweringError(f"the views round %{group.root} cut its axes into too many parts")
     own = frozenset(shared)
     return tuple(split_private(stage, own) for stage in stages), buffers, shared
 
@@ -191,6 +224,10 @@ def _build_rows(
 ) -> tuple[tuple[Stage, ...], tuple[Buffer, ...], tuple[str, ...]]:
     if not all(is_dim(i) for i in index):
         raise LoweringError(f"{anchor.op} (%{anchor.output}) is read at positions that depend on data")
+    ranges = {axis.name: axis.extent for axis in domain.axes}
+    index = tuple(simplify(i, ranges) for i in index)  # type: ignore[arg-type]
+    if (split := find_split_in(index, domain.axes)) is not None:
+        raise _SplitFirst(split)
     dims = row_dims(anchor, len(index))
     inner = frozenset().union(*(symbols_of(index[d]) for d in dims))  # type: ignore[arg-type]
     outer = frozenset().union(*(symbols_of(i) for d, i in enumerate(index) if d not in dims))  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""What kinds of nodes there are for fusion, and which edges may lie inside one kernel when no rule file says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from egc.ir.dims import Dim
+from egc.ir.graph import Graph, Node
+from egc.ir.ops import VIEWS
+from egc.ir.scalar import FUNCTIONS
+from egc.kernels.lower import SCATTERS, can_lower
+from egc.kernels.reductions import REDUCTIONS
+from egc.kernels.rows import ROWWISE
+
+Legal = Mapping[tuple[str, str], str]
+CONTRACTIONS = frozenset({"matmul", "conv", "conv_channels_last"})
+MAPS = frozenset({"map", "cast"})
+GATHERS = frozenset({"gather", "gather_elements", "gather_nd"})
+SOURCES = frozenset({"iota", "dim"})
+POINTWISE = MAPS | GATHERS | SOURCES
+ANCHORS = REDUCTIONS | ROWWISE
+NORMALISATIONS = frozenset({"softmax", "layer_norm", "rms_norm"})
+
+
+def structurally_legal(graph: Graph) -> Legal:
+    """The edges that one kernel can hold by its form alone, each under the name ``structure``; for tests and tools."""
+    legal: dict[tuple[str, str], str] = {}
+    for user in graph.nodes:
+        for value in user.inputs:
+            producer = graph.producer.get(value)
+            if producer is None or not (can_lower(user, graph) and can_lower(producer, graph)):
+                continue
+            inlined = producer.op in POINTWISE | VIEWS
+            stored = producer.op in ANCHORS and user.op in MAPS | VIEWS | {"pad", "concat"}
+            if inlined or stored or (producer.op, user.op) in (("concat", "concat"), ("pad", "concat")):
+                legal[value, user.output] = "structure"
+    return legal
+
+
+def flops(node: Node) -> int:
+    """Vector instructions for one element of a map; views and loads cost none."""
+    return FUNCTIONS[str(node.attr("fn"))].flops if node.op == "map" else int(node.op in MAPS | GATHERS)
+
+
+def estimate(dim: Dim, typical: int = 64) -> int:
+    """A size as a number, symbols standing for a typical extent: good enough to weigh traffic."""
+    from egc.ir.dims import DimError, evaluate, symbols_of
+
+    try:
+        return max(evaluate(dim, dict.fromkeys(symbols_of(dim), typical)), 0)
+    except DimError:
+        return typical
+
+
+__all__ = [
+    "ANCHORS",
+    "CONTRACTIONS",
+    "POINTWISE",
+    "SCATTERS",
+    "Legal",
+    "estimate",
+    "flops",
+    "structurally_legal",
+]

@@ -1,0 +1,202 @@
+"""Which nodes of a graph share a kernel.
+
+Every value is either written to memory or inlined: computed inside the kernels of its readers. A group is a written
+value with the inlined values below it, so groups never depend on each other in a circle. Nodes are decided in topological
+order. A reduction (matrix product, convolution, softmax …) is inlined only into its single reader, elementwise or a view,
+which makes that reader its epilogue. Elementwise values and views are inlined into all readers or none:
+
+    saved   the tensor's write, and each reader's read of it
+    paid    each reader's reads of the inlined value's own operands, and the arithmetic again where elements are computed
+            more than once: for a second reader, a broadcast, an overlapping window, every tile of a matrix product
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from egc.ir.graph import Graph, Node
+from egc.ir.ops import VIEWS
+from egc.ir.types import itemsize
+from egc.kernels.elements import LoweringError
+from egc.kernels.group import Group
+from egc.kernels.legality import (
+    ANCHORS,
+    CONTRACTIONS,
+    GATHERS,
+    MAPS,
+    NORMALISATIONS,
+    POINTWISE,
+    Legal,
+    estimate,
+    flops,
+)
+from egc.kernels.lower import SCATTERS, can_lower, lower
+from egc.kernels.merging import merged
+from egc.kernels.reductions import REDUCTIONS
+from egc.kernels.rows import ROWWISE
+
+_CHEAP = 4  # instructions an element that cost no more than reading the element back from a cache would
+_LARGEST = 200  # nodes of an expression: an inlined value that is read twice is written out twice
+
+
+@dataclass(slots=True)
+class _Cone:
+    """What computing one element of an inlined value takes."""
+
+    anchor: Node | None = None
+    size: int = 1
+    flops: int = 0
+    reads: dict[str, int] = field(default_factory=dict)  # values from memory: bytes
+    rules: dict[str, None] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)  # by first output, in topological order
+
+
+def partition(graph: Graph, legal: Legal) -> tuple[Group, ...]:
+    """The groups of all nodes that become native code, in an order in which they can run.
+
+    ``legal`` maps (producer value, consumer's first output) to the name of the rule that lets them share a kernel.
+    """
+    return merged(graph, legal, tuple(_Partition(graph, legal).groups()))
+
+
+class _Partition:
+    def __init__(self, graph: Graph, legal: Legal) -> None:
+        self.graph, self.legal = graph, legal
+        self.cones: dict[str, _Cone] = {}
+        self.claimed: dict[str, str] = {}  # a node's first output -> the reduction that it is the epilogue of
+        self.kept = set(graph.outputs)
+        self.order = {node.output: i for i, node in enumerate(graph.nodes)}
+
+    def groups(self) -> Iterator[Group]:
+        """One group for each written value, in topological order."""
+        for node in self.graph.nodes:
+            if not can_lower(node, self.graph):
+                continue
+            cone = self.cone(node)
+            if self.inlined(node, cone):
+                self.cones[node.output] = cone
+                continue
+            yield Group(tuple(cone.nodes.values()), tuple(cone.reads), node.outputs, tuple(cone.rules))
+
+    def cone(self, node: Node) -> _Cone:
+        """What ``node`` computes together with its inlined operands."""
+        out = _Cone(anchor=node if node.op in ANCHORS else None, flops=flops(node))
+        for value in node.inputs:
+            below = self.cones.get(value)
+            if below is None:
+                out.reads[value] = self.bytes(value)
+                out.size += 1
+                continue
+            out.anchor = out.anchor or below.anchor
+            out.size += below.size
+            out.flops += below.flops
+            out.reads |= below.reads
+            out.rules |= below.rules | {self.legal[value, node.output]: None}
+            out.nodes |= below.nodes
+        out.nodes = dict(sorted(out.nodes.items(), key=lambda item: self.order[item[0]])) | {
+            node.output: node
+        }
+        return out
+
+    def bytes(self, value: str) -> int:
+        """The size of a value in memory, symbols taken as a typical extent."""
+        type_ = self.graph.types[value]
+        return estimate(type_.size) * itemsize(type_.dtype)
+
+    def inlined(self, node: Node, cone: _Cone) -> bool:
+        """Whether the value of ``node`` is computed in its readers."""
+        users = self.graph.users.get(node.output, ())
+        if node.output in self.kept or not users or len(node.outputs) > 1 or cone.size > _LARGEST:
+            return False
+        if any((node.output, user.output) not in self.legal for user in users):
+            return False
+        if cone.anchor is not None:
+            return len(users) == 1 and self.is_epilogue(node, cone, users[0])
+        if node.op == "concat":
+            return len(users) == 1 and users[0].op == "concat"
+        if node.op not in POINTWISE and node.op not in VIEWS:
+            return False
+        return self.pays(node, cone, users) and all(self.accepts(node, cone, user) for user in users)
+
+    def is_epilogue(self, node: Node, cone: _Cone, user: Node) -> bool:
+        """Whether ``user`` can be computed on the results of a reduction while they are in registers."""
+        assert cone.anchor is not None
+        if self.claimed.get(user.output, cone.anchor.output) != cone.anchor.output:
+            return False
+        here, there = self.graph.types[node.output], self.graph.types[user.output]
+        fits = (user.op in MAPS or user.op in ("transpose", "reshape")) and here.size == there.size
+        fits = fits or (user.op == "slice" and cone.anchor.op in REDUCTIONS)
+        fits = fits or (user.op == "pad" and cone.anchor.op in REDUCTIONS and not any(user.attr("interior")))  # type: ignore[arg-type]
+        if not fits or (user.op in VIEWS and cone.anchor.op in ROWWISE and not self.lowers(cone, user)):
+            return False
+        self.claimed[user.output] = cone.anchor.output
+        return True
+
+    def lowers(self, cone: _Cone, user: Node) -> bool:
+        """Whether a view after a reduction keeps rows and positions in them apart."""
+        nodes = (*cone.nodes.values(), user)
+        try:
+            lower(self.graph, Group(nodes, tuple(cone.reads), user.outputs), "trial")
+        except LoweringError:
+            return False
+        return True
+
+    def pays(self, node: Node, cone: _Cone, users: tuple[Node, ...]) -> bool:
+        """Whether inlining into several readers moves no more bytes and repeats only cheap arithmetic."""
+        if len(users) == 1 or not cone.reads:
+            return True
+        # A normalisation writes the rows that it computes for others too, and need not read them.
+        readers = len(users) - any(u.op in NORMALISATIONS and u.inputs[0] == node.output for u in users)
+        size, taken = (
+            self.bytes(node.output),
+            sum(min(b, self.bytes(node.output)) for b in cone.reads.values()),
+        )
+        cheaper = len(users) * taken < taken + (1 + readers) * size
+        return cheaper and cone.flops <= _CHEAP
+
+    def accepts(self, node: Node, cone: _Cone, user: Node) -> bool:
+        """Whether a reader may compute the elements of an elementwise value itself."""
+        if not can_lower(user, self.graph):
+            return False
+        value, cheap = node.output, cone.flops <= _CHEAP
+        view_only = all(n.op in VIEWS for n in cone.nodes.values())
+        here, there = self.graph.types[value], self.graph.types[user.output]
+        if user.op in CONTRACTIONS:
+            return view_only and self.keeps_lanes(value, cone, user)
+        if user.op in MAPS or user.op in VIEWS:
+            repeated = estimate(there.size) > estimate(here.size)
+            return cheap or not repeated
+        if user.op in NORMALISATIONS:
+            return value == user.inputs[0] or cheap
+        if user.op == "attention":
+            if value == user.inputs[3]:
+                return cheap
+            return view_only and self.keeps_lanes(value, cone, user)
+        if user.op in GATHERS and value == user.inputs[0] or user.op == "pool":
+            return cheap
+        return user.op in ANCHORS or user.op in GATHERS or user.op in SCATTERS or user.op in ("concat", "pad")
+
+    def keeps_lanes(self, value: str, cone: _Cone, user: Node) -> bool:
+        """Whether the elements that lie side by side in memory stay on one of the two axes that a contraction walks.
+
+        A convolution reads pixels along its channels; a matrix product along k or n. Anything else is strided access
+        in the innermost loops, and a copy beforehand is cheaper.
+        """
+        rank = self.graph.types[value].rank
+        place: int | None = rank - 1
+        for node in reversed(cone.nodes.values()):
+            # Walk from the value down to memory: which axis of the operand is the value's last axis?
+            if place is None:
+                return False
+            if node.op == "transpose":
+                place = node.attr("perm")[place]  # type: ignore[index,assignment]
+            elif node.op in ("reshape", "expand"):
+                at_end = place == self.graph.types[node.output].rank - 1
+                place = self.graph.types[node.inputs[0]].rank - 1 if at_end else None
+            base = self.graph.types[node.inputs[0]].rank
+        if place == base - 1:
+            return True
+        swapped = user.op == "matmul" and len(cone.nodes) == 1 and place == base - 2
+        perm = next(iter(cone.nodes.values())).attr("perm") if swapped else ()
+        return swapped and perm[-2] == base - 1  # type: ignore[index]
