@@ -1,4 +1,5 @@
-"""``python -m egc.frontend MODEL [NAME=1x3x224x224]…`` prints the graph of a model, and what runs on the host."""
+"""``python -m egc.frontend MODEL [NAME=1x3x224x224]…`` prints the graph of a model, and what runs on the
+host."""
 
 from __future__ import annotations
 

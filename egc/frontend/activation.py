@@ -14,6 +14,7 @@ FAMILY = "activation"
 
 @operator("Relu", "Softplus", "HardSwish", family=FAMILY)
 def named(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Operators that are one scalar function."""
     names = {"Relu": "relu", "Softplus": "softplus", "HardSwish": "hard_swish"}
     return [ctx.map(names[node.op_type], node.required(0))]
 
@@ -24,12 +25,14 @@ def _narrowed(ctx: Context, node: OnnxNode, out: str) -> str:
 
 @operator("LeakyRelu", family=FAMILY)
 def leaky_relu(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """alpha x below zero, else x."""
     x = node.required(0)
     return [_below_zero(ctx, x, ctx.map("mul", x, ctx.like(node.attr("alpha", 0.01), x)))]
 
 
 @operator("PRelu", family=FAMILY)
 def prelu(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """slope x below zero, else x."""
     x, slope = node.required(0), node.required(1)
     return [_below_zero(ctx, x, ctx.map("mul", x, slope))]
 
@@ -41,7 +44,8 @@ def _below_zero(ctx: Context, x: str, other: str) -> str:
 
 @operator("Elu", "Selu", family=FAMILY)
 def elu(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """x where positive, else alpha (eˣ - 1); SELU scales both by gamma (Klambauer et al., arXiv:1706.02515)."""
+    """x where positive, else alpha (eˣ - 1); SELU scales both by gamma (Klambauer et al.,
+    arXiv:1706.02515)."""
     x = ctx.widen(node.required(0))
     selu = node.op_type == "Selu"
     alpha = node.attr("alpha", 1.67326319217681884765625 if selu else 1.0)
@@ -64,6 +68,7 @@ def celu(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("HardSigmoid", family=FAMILY)
 def hard_sigmoid(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """alpha x + beta, clipped to 0 … 1."""
     x = ctx.widen(node.required(0))
     line = ctx.map("mul", x, ctx.like(node.attr("alpha", 0.2), x))
     line = ctx.map("add", line, ctx.like(node.attr("beta", 0.5), x))
@@ -72,6 +77,7 @@ def hard_sigmoid(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Softsign", family=FAMILY)
 def softsign(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """x / (1 + |x|)."""
     x = ctx.widen(node.required(0))
     return [_narrowed(ctx, node, ctx.map("div", x, ctx.map("add", ctx.like(1, x), ctx.map("abs", x))))]
 
@@ -85,6 +91,7 @@ def mish(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("ThresholdedRelu", family=FAMILY)
 def thresholded_relu(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """x above alpha, else 0."""
     x = node.required(0)
     above = ctx.map("gt", x, ctx.like(node.attr("alpha", 1.0), x))
     return [ctx.map("select", above, x, ctx.like(0, x))]

@@ -71,6 +71,7 @@ def numeric(ctx: Context, value: str) -> str:
 
 @operator(*_UNARY, family=FAMILY)
 def unary(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Operators of one operand that are one scalar function; rounding leaves integers as they are."""
     x, fn = numeric(ctx, node.required(0)), _UNARY[node.op_type]
     if fn in _INTEGER_IDENTITIES and not is_float(ctx.dtype(x)):
         return [x]
@@ -79,11 +80,13 @@ def unary(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator(*_BINARY, family=FAMILY)
 def binary(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Operators of two operands that are one scalar function."""
     return [ctx.map(_BINARY[node.op_type], numeric(ctx, node.required(0)), numeric(ctx, node.required(1)))]
 
 
 @operator(*_VARIADIC, family=FAMILY)
 def variadic(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Any number of operands, combined from the left."""
     if not node.inputs:
         ctx.fail("it has no operands")
     out = numeric(ctx, node.required(0))
@@ -117,6 +120,7 @@ def power(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Mod", family=FAMILY)
 def modulo(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The divisor's sign, or with `fmod` the dividend's."""
     x, y = numeric(ctx, node.required(0)), node.required(1)
     if node.attr("fmod", 0):
         return [ctx.map("fmod", x, y)]
@@ -125,6 +129,7 @@ def modulo(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("BitShift", family=FAMILY)
 def bit_shift(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Unsigned and signed shifts by whole bits."""
     directions = {"LEFT": "shift_left", "RIGHT": "shift_right"}
     direction = node.attr("direction")
     if direction not in directions:
@@ -134,6 +139,7 @@ def bit_shift(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("IsInf", family=FAMILY)
 def is_inf(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Infinities of either sign, or of the one asked for."""
     x = node.required(0)
     negative, positive = node.attr("detect_negative", 1), node.attr("detect_positive", 1)
     if negative and positive:
@@ -147,6 +153,7 @@ def is_inf(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Where", family=FAMILY)
 def where(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The second operand where the first holds, else the third."""
     a, b = numeric(ctx, node.required(1)), node.required(2)
     return [ctx.map("select", node.required(0), a, b)]
 
@@ -170,6 +177,7 @@ def clip(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Cast", family=FAMILY)
 def cast(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """To the element type of the attribute."""
     try:
         dtype = element_type(node.attr("to"))
     except BadProto as error:
@@ -179,11 +187,13 @@ def cast(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("CastLike", family=FAMILY)
 def cast_like(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """To the second operand's element type."""
     return [cast_to(ctx, node, ctx.dtype(node.required(1)))]
 
 
 def cast_to(ctx: Context, node: OnnxNode, dtype: str) -> str:
-    """The first operand as ``dtype``; NotCompiled for text and for the rounding modes that ``cast`` does not have."""
+    """The first operand as ``dtype``; NotCompiled for text and for the rounding modes that ``cast`` does
+    not have."""
     x = numeric(ctx, node.required(0))
     if dtype in ("string", *COMPLEX):
         raise NotCompiled(f"casts to {dtype} run on the host")
@@ -196,6 +206,7 @@ def cast_to(ctx: Context, node: OnnxNode, dtype: str) -> str:
 
 @operator("Identity", family=FAMILY)
 def identity(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The operand itself."""
     return [node.required(0)]
 
 
@@ -212,6 +223,7 @@ def dropout(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Constant", family=FAMILY)
 def constant(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The value of whichever attribute holds it."""
     import numpy as np
 
     if len(node.attributes) != 1:
@@ -226,4 +238,4 @@ def constant(ctx: Context, node: OnnxNode) -> Sequence[str]:
             return [ctx.constant(np.array(value, dtype=np.int64))]
         case "value_string" | "value_strings":
             return [ctx.constant(np.array(value, dtype=object))]
-    ctx.fail(f"{name!r} is no value")
+    return ctx.fail(f"{name!r} is no value")

@@ -1,4 +1,5 @@
-"""What an operator function works with: the graph under construction, constants, symbolic shapes, and shorthands."""
+"""What an operator function works with: the graph under construction, constants, symbolic shapes, and
+shorthands."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ class Context:
     """The graph under construction, with shorthands for what operator functions do most.
 
     Values are named by strings. Nodes whose operands are all constants are evaluated at once, within bounds
-    (egc.frontend.fold), so an operator function need not treat constants apart. ``opset`` is the model's version of
-    the default domain.
+    (egc.frontend.fold), so an operator function need not treat constants apart. ``opset`` is the model's
+    version of the default domain.
     """
 
     def __init__(self, name: str, opset: int) -> None:
@@ -68,7 +69,8 @@ class Context:
         )
 
     def dims_array(self, value: str | None) -> np.ndarray | None:
-        """The elements of an integer tensor as dims, in an object array of its shape; None where they are data."""
+        """The elements of an integer tensor as dims, in an object array of its shape; None where they are
+        data."""
         if value is None:
             return None
         if value not in self._dims:
@@ -79,14 +81,16 @@ class Context:
         return self._dims[value]
 
     def shape_value(self, value: str | None) -> Shape | None:
-        """The elements of an integer tensor, in row-major order, as dims; None where they are known only at run time."""
+        """The elements of an integer tensor, in row-major order, as dims; None where they are known only at
+        run time."""
         array = self.dims_array(value)
         return None if array is None else tuple(array.reshape(-1).tolist())
 
     def ints(self, value: str | None) -> tuple[int, ...] | None:
         """The elements of a constant integer tensor; None where it is not constant."""
         dims = self.shape_value(value)
-        return dims if dims is not None and all(isinstance(d, int) for d in dims) else None  # type: ignore[return-value]
+        ints = tuple(d for d in dims or () if isinstance(d, int))
+        return ints if dims is not None and len(ints) == len(dims) else None
 
     # Building.
 
@@ -99,17 +103,19 @@ class Context:
         folded = fold(self.builder, op, tuple(inputs), attrs)
         if folded is not None:
             return tuple(self.constant(array) for array in folded)
-        return self.builder.add_multi(op, tuple(inputs), self.sources, **attrs)
+        return self.builder.add_multi(op, tuple(inputs), self.sources, None, **attrs)
 
     def onnx(
         self, op_type: str, inputs: Sequence[str | None], outputs: int = 1, **attributes: Any
     ) -> Sequence[str | None]:
-        """The results of another ONNX operator (of the model's opset) over egc values, by its own table entry."""
+        """The results of another ONNX operator (of the model's opset) over egc values, by its own table
+        entry."""
         assert self._emit is not None
         return self._emit(op_type, inputs, attributes, outputs)
 
     def inline(self, subgraph: Any, arguments: Sequence[str | None] = ()) -> Sequence[str | None]:
-        """The results of a GraphProto attribute, its nodes emitted here; ``arguments`` are bound to its inputs."""
+        """The results of a GraphProto attribute, its nodes emitted here; ``arguments`` are bound to its
+        inputs."""
         assert self._inline is not None
         return self._inline(subgraph, arguments)
 
@@ -146,7 +152,8 @@ class Context:
         return value if self.dtype(value) == dtype else self.add("cast", (value,), dtype=dtype)
 
     def widen(self, value: str) -> str:
-        """``value`` as float32 where it is a float of fewer bits: what has several steps is rounded once, at its end."""
+        """``value`` as float32 where it is a float of fewer bits: what has several steps is rounded once,
+        at its end."""
         dtype = self.dtype(value)
         return (
             self.cast(value, "float32") if is_float(dtype) and dtype not in ("float32", "float64") else value
@@ -191,12 +198,14 @@ class Context:
         return out if keepdims else self.squeeze(out, axes)
 
     def slice_axis(self, value: str, axis: int, start: Dim, size: Dim, step: int = 1) -> str:
-        """Elements ``start``, ``start + step`` … (``size`` of them, all in range) of one axis; all of the others."""
+        """Elements ``start``, ``start + step`` … (``size`` of them, all in range) of one axis; all of the
+        others."""
         shape = self.shape(value)
         if start == 0 and step == 1 and size == shape[axis]:
             return value
-        starts, sizes, steps = [0] * len(shape), list(shape), [1] * len(shape)
-        starts[axis], sizes[axis], steps[axis] = start, size, step  # type: ignore[call-overload]
+        starts: list[Dim] = [0] * len(shape)
+        sizes, steps = list(shape), [1] * len(shape)
+        starts[axis], sizes[axis], steps[axis] = start, size, step
         return self.add("slice", (value,), starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
 
     def concat(self, values: Sequence[str], axis: int) -> str:

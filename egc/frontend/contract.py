@@ -14,11 +14,13 @@ FAMILY = "contract"
 
 @operator("MatMul", family=FAMILY)
 def matmul(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Batched, broadcast matrix products; vectors on either side."""
     return [product_of(ctx, numeric(ctx, node.required(0)), numeric(ctx, node.required(1)))]
 
 
 def product_of(ctx: Context, a: str, b: str) -> str:
-    """numpy.matmul: a vector is a row on the left and a column on the right, and its axis is dropped again."""
+    """numpy.matmul: a vector is a row on the left and a column on the right, and its axis is dropped
+    again."""
     if not ctx.rank(a) or not ctx.rank(b):
         ctx.fail("scalars have no matrix product")
     left, right = ctx.rank(a) == 1, ctx.rank(b) == 1
@@ -64,7 +66,8 @@ def einsum(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 
 def _equation(ctx: Context, text: str, ranks: list[int]) -> tuple[list[str], str]:
-    """One letter for each axis of each operand and of the result; an ellipsis becomes digits, counted from its end."""
+    """One letter for each axis of each operand and of the result; an ellipsis becomes digits, counted from
+    its end."""
     text = text.replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
@@ -77,7 +80,7 @@ def _equation(ctx: Context, text: str, ranks: list[int]) -> tuple[list[str], str
         ctx.fail(f"the equation {text!r} does not fit operands of rank {ranks}")
     operands = [t.replace("...", _ellipsis(n)) for t, n in zip(terms, hidden, strict=True)]
     for labels, rank in zip(operands, ranks, strict=True):
-        if len(labels) != rank or not labels.isalnum() and labels:
+        if len(labels) != rank or (labels and not labels.isalnum()):
             ctx.fail(f"the equation {text!r} does not fit operands of rank {ranks}")
     if arrow:
         return operands, right.replace("...", _ellipsis(max(hidden)))

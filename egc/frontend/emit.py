@@ -21,13 +21,13 @@ from egc.frontend.registry import NodeError, NotCompiled, OnnxNode
 from egc.ir.dims import DimError
 from egc.ir.evaluate import EvaluateError
 from egc.ir.infer import InferError
-from egc.ir.types import TensorType
 
 # Operators of this opset broadcast as numpy does; before it, attributes said how.
 OLDEST_OPSET = 7
 # Function bodies and subgraphs within one another.
 _MAX_DEPTH = 32
-# A node whose attributes contradict its operands shows itself in one of these, raised by numpy or by index arithmetic.
+# A node whose attributes contradict its operands shows itself in one of these, raised by numpy or by index
+# arithmetic.
 _MALFORMED = (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError)
 
 
@@ -46,7 +46,8 @@ class HostedNode:
 class Scope:
     """What names mean in one graph or function body. A value None stands for an absent optional operand.
 
-    ``failed`` holds the names whose nodes went wrong: what reads them is skipped, so that one fault is told once.
+    ``failed`` holds the names whose nodes went wrong: what reads them is skipped, so that one fault is told
+    once.
     """
 
     opsets: Mapping[str, int]
@@ -54,7 +55,7 @@ class Scope:
     attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
     parent: Scope | None = None
     failed: set[str] = field(default_factory=set)
-    declared: dict[str, TensorType] = field(default_factory=dict)
+    declared: dict[str, TypeProto] = field(default_factory=dict)
     object_types: dict[str, TypeProto] = field(default_factory=dict)
     depth: int = 0
 
@@ -295,7 +296,7 @@ def _since(op_type: str, domain: str, opset: int) -> int:
 
 def _check_counts(node: OnnxNode) -> None:
     try:
-        schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
     except onnx.defs.SchemaError:
         raise NodeError(
             f"the opset {node.opset} of {node.domain or 'ai.onnx'} has no operator {node.op_type}"
@@ -313,7 +314,7 @@ def _check_counts(node: OnnxNode) -> None:
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in node.attributes:
             raise NodeError(f"the attribute {name!r} is missing")
-        if name in node.attributes and not _of_kind(node.attributes[name], attribute.type):
+        if name in node.attributes and not _of_kind(node.attributes[name], attribute.type.name):
             raise NodeError(f"the attribute {name!r} is not of the type {attribute.type.name}")
 
 
@@ -328,8 +329,8 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
-def _of_kind(value: Any, kind: onnx.defs.OpSchema.AttrType) -> bool:
-    name = kind.name
+def _of_kind(value: Any, name: str) -> bool:
+    """Whether an attribute's value is of the kind that the schema calls ``name``."""
     if name in _KINDS:
         return isinstance(value, _KINDS[name])
     element = _KINDS.get(name.removesuffix("S"))

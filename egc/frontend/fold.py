@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from egc.ir.dims import product
 from egc.ir.graph import AttrValue, GraphBuilder
 from egc.ir.infer import infer
 from egc.ir.types import TensorType, itemsize
 
-# A folded result may have this many bytes, or this many for each byte of its operands: weights that are transposed,
-# widened or dequantised are folded whatever their size, a constant broadcast to an image is not.
+# A folded result may have this many bytes, or this many for each byte of its operands: weights that are
+# transposed, widened or dequantised are folded whatever their size, a constant broadcast to an image is
+# not.
 MAX_BYTES = 16 << 20
 MAX_GROWTH = 8
-# Contractions are bounded by multiply-adds as well: folding must not take longer than running the model once would.
+# Contractions are bounded by multiply-adds as well: folding must not take longer than running the model
+# once would.
 MAX_WORK = 1 << 28
 
 _NEVER = frozenset({"host", "dim"})
@@ -24,7 +27,8 @@ _CONTRACTIONS = frozenset({"matmul", "conv", "conv_channels_last", "pool"})
 def fold(
     builder: GraphBuilder, op: str, inputs: tuple[str, ...], attrs: Mapping[str, AttrValue]
 ) -> tuple[np.ndarray, ...] | None:
-    """The results of a node whose operands are all constants; None where one is not, or they would be too large.
+    """The results of a node whose operands are all constants; None where one is not, or they would be too
+    large.
 
     Raises InferError where operands and attributes do not fit together.
     """
@@ -50,10 +54,15 @@ def _affordable(
         return size <= 1 << 16
     if op not in _CONTRACTIONS:
         return True
-    taps = np.prod(attrs["window"], dtype=object) if op == "pool" else int(types[0].shape[-1])  # type: ignore[arg-type]
-    if op.startswith("conv"):
-        taps = np.prod(types[1].shape, dtype=object)
-    return int(results[0].size) * int(taps) <= MAX_WORK  # type: ignore[arg-type]
+    match op:
+        case "pool":
+            taps = product(attrs["window"])  # type: ignore[arg-type]
+        case "matmul":
+            taps = types[0].shape[-1]
+        case _:
+            # Each result sums over a filter of one output channel, whichever axis those are counted on.
+            taps = product(types[1].shape)
+    return results[0].size * taps <= MAX_WORK  # type: ignore[operator]
 
 
 def _bytes(type_: TensorType) -> int:

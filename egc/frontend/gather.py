@@ -39,6 +39,7 @@ def _run(places: np.ndarray, extent: int) -> int | None:
 
 @operator("GatherElements", family=FAMILY)
 def gather_elements(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """numpy.take_along_axis."""
     x = numeric(ctx, node.required(0))
     axis = ctx.axis(node.attr("axis", 0), ctx.rank(x))
     return [ctx.add("gather_elements", (x, node.required(1)), axis=axis)]
@@ -46,12 +47,14 @@ def gather_elements(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("GatherND", family=FAMILY)
 def gather_nd(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Slices by index tuples."""
     x = numeric(ctx, node.required(0))
     return [ctx.add("gather_nd", (x, node.required(1)), batch_dims=node.attr("batch_dims", 0))]
 
 
 @operator("ScatterElements", "Scatter", family=FAMILY)
 def scatter_elements(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The inverse of GatherElements, combining what falls together."""
     x = numeric(ctx, node.required(0))
     axis = ctx.axis(node.attr("axis", 0), ctx.rank(x))
     operands = (x, node.required(1), node.required(2))
@@ -60,6 +63,7 @@ def scatter_elements(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("ScatterND", family=FAMILY)
 def scatter_nd(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The inverse of GatherND, combining what falls together."""
     operands = (numeric(ctx, node.required(0)), node.required(1), node.required(2))
     return [ctx.add("scatter_nd", operands, fn=_reduction(ctx, node))]
 

@@ -1,4 +1,5 @@
-"""Nodes that egc has no primitives for: opened by the function body of their ONNX schema, or left to the host."""
+"""Nodes that egc has no primitives for: opened by the function body of their ONNX schema, or left to the
+host."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ _REFERENCE = {
     "ai.onnx.preview.training": "onnx.reference.ops.aionnx_preview_training",
 }
 _CONTROL = frozenset({"Loop", "Scan", "If", "SequenceMap"})
-# A host node over constants is run at once where operands and results stay below this; its results are weights else.
+# A host node over constants is run at once where operands and results stay below this; its results are
+# weights else.
 _MAX_FOLDED = 4 << 20
 # Constants up to this size are shown to shape inference.
 _MAX_SHOWN = 1 << 12
@@ -58,7 +60,7 @@ def function_body(
 ) -> FunctionProto | None:
     """The body that the operator's schema gives for this node; None where it has none."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
     except onnx.defs.SchemaError:
         return None
     versions = [v for v in schema.function_opset_versions if v <= node.opset]
@@ -109,12 +111,13 @@ def _unknown(proto: NodeProto, opsets: Mapping[str, int], known: set[tuple[str, 
 def emit_host(
     context: Context, proto: NodeProto, node: OnnxNode, scope: Scope, functions: Sequence[FunctionProto]
 ) -> list[str | None]:
-    """A host node for ``proto``; NodeError where onnx.reference cannot run it or its result type is unknown."""
+    """A host node for ``proto``; NodeError where onnx.reference cannot run it or its result type is
+    unknown."""
     missing = _unknown(proto, scope.opsets, {(f.domain, f.name) for f in functions})
     if missing:
-        names = ", ".join(dict.fromkeys(missing))
+        unknown = ", ".join(dict.fromkeys(missing))
         raise NodeError(
-            f"neither egc nor onnx.reference knows the operator {names}",
+            f"neither egc nor onnx.reference knows the operator {unknown}",
             "export the model with standard ONNX operators, or with the function's body",
         )
     captured = sorted(set().union(*(free_names(g) for g in subgraphs(proto))))
@@ -127,14 +130,11 @@ def emit_host(
     values = list(bound.values())
     types = _result_types(context, text, bound, scope)
     if (folded := _folded(context, node, text, values, types)) is not None:
-        results = [context.constant(array) for array in folded]
+        results = tuple(context.constant(array) for array in folded)
     else:
         found = [_complete(context, name, types.get(name), scope) for name in outputs]
-        results = list(
-            context.builder.add_multi(
-                "host", values, context.sources, node=text, types=";".join(str(t) for t in found)
-            )
-        )
+        text_types = ";".join(map(str, found))
+        results = context.builder.add_multi("host", values, context.sources, node=text, types=text_types)
         for value, name in zip(results, outputs, strict=True):
             if context.dtype(value) == "object":
                 scope.object_types[value] = types[name]
@@ -170,9 +170,10 @@ def _result_types(
 def _complete(context: Context, name: str, proto: TypeProto | None, scope: Scope) -> TensorType:
     """The type of a host result, with a fresh symbol for every extent that only the run will tell."""
     dtype, shape = declared_type(proto) if proto is not None else ("", None)
-    declared = scope.declared.get(name)
-    if shape is None and declared is not None and dtype in ("", declared.dtype):
-        dtype, shape = declared.dtype, [None if d == -1 else int(d) for d in declared.shape]  # type: ignore[arg-type]
+    declared = declared_type(scope.declared[name]) if name in scope.declared else ("", None)
+    if shape is None and declared[1] is not None and dtype in ("", declared[0]):
+        # The model itself says what shape inference cannot tell. Its names are not the graph's dims.
+        dtype, shape = declared[0], [d if isinstance(d, int) else None for d in declared[1]]
     if not dtype or shape is None:
         raise NodeError(
             f"the {'rank' if dtype else 'type'} of its result {name!r} is not known before it runs"
@@ -224,7 +225,7 @@ def _unnamed(array: np.ndarray) -> bool:
 
 
 def _small(types: Any) -> bool:
-    """Whether results stay small; an unknown extent cannot exceed the operands', by what such operators do."""
+    """Whether results stay small; an unknown extent is one that the operands bound, as in NonZero."""
     for proto in types:
         try:
             dtype, shape = declared_type(proto)

@@ -14,6 +14,7 @@ from egc.errors import BadInput, Problems
 from egc.frontend.context import Context
 from egc.frontend.emit import Emitter, HostedNode, Scope
 from egc.frontend.load import Model, Source, load_model
+from egc.frontend.registry import node_title, normal_domain
 from egc.frontend.proto import BadProto, declared_type
 from egc.ir.dims import Dim, DimError, SymDim, parse_dim, symbol, symbols_of
 from egc.ir.graph import Graph
@@ -32,10 +33,27 @@ class Port:
     type: TensorType
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A node of the model and what importing made of it.
+
+    ``title`` is what ``Node.sources`` calls it; ``inputs`` and ``outputs`` are ONNX names, "" where absent. ``fate`` is
+    ``graph`` (it became graph nodes), ``constant`` (its results are known now), ``passed on`` (its result is its
+    operand) or ``unused`` (nothing reads its results).
+    """
+
+    title: str
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    fate: str
+
+
 @dataclass(frozen=True)
 class Imported:
-    """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and why;
-    ``nodes`` is how many nodes the model has.
+    """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and
+    why; ``nodes`` is how many nodes the model has, ``origins`` what became of each.
 
     An output's value may be an input or a constant of the graph, and two outputs may be one value.
     """
@@ -45,6 +63,7 @@ class Imported:
     outputs: tuple[Port, ...]
     hosted: tuple[HostedNode, ...]
     nodes: int = 0
+    origins: tuple[Origin, ...] = ()
 
 
 def import_model(
@@ -55,9 +74,9 @@ def import_model(
 ) -> Imported:
     """The graph of a model; BadInput holds everything that is wrong with it.
 
-    ``shapes`` gives input shapes (integers, or dims as text) in place of the declared ones. ``values`` gives inputs
-    that are fixed when compiling, such as a shape that the model takes as data; they stay inputs, which nothing reads.
-    ``folder`` is where external data lies when ``source`` is not a path.
+    ``shapes`` gives input shapes (integers, or dims as text) in place of the declared ones. ``values``
+    gives inputs that are fixed when compiling, such as a shape that the model takes as data; they stay
+    inputs, which nothing reads. ``folder`` is where external data lies when ``source`` is not a path.
     """
     model = source if isinstance(source, Model) else load_model(source, folder)
     context = Context(_identifier(model.name) or "model", model.opsets.get("", 0))
@@ -68,21 +87,44 @@ def import_model(
         scope.values[name] = context.constant(data, _value_name(name))
     inputs = _inputs(model, context, scope, problems, dict(shapes or {}), dict(values or {}))
     problems.raise_if_any(BadInput, f"{model.name}: the inputs do not fit")
-    scope.declared = _declared(model)
+    for value in (*model.proto.graph.value_info, *model.proto.graph.output):
+        scope.declared[value.name] = value.type
     emitter.run(model.nodes, scope)
     problems.raise_if_any(BadInput, f"{model.name} cannot be imported")
     results = [scope.values[value.name] for value in model.proto.graph.output]
     assert all(result is not None for result in results), "a node without a value is a problem"
     outputs = [str(result) for result in results]
     graph = _renamed(context.builder.finish(outputs), scope)
-    renamed = dict(zip(context.builder.finish(outputs).outputs, graph.outputs, strict=True))
+    renamed = dict(zip(outputs, graph.outputs, strict=True))
     ports = tuple(
         Port(value.name, renamed[result], graph.types[renamed[result]])
         for value, result in zip(model.proto.graph.output, outputs, strict=True)
     )
     live = {source for node in graph.nodes for source in node.sources if node.op == "host"}
     hosted = tuple(node for node in emitter.hosted if node.title in live)
-    return Imported(graph, inputs, ports, hosted, len(model.nodes))
+    return Imported(graph, inputs, ports, hosted, len(model.nodes), _origins(model, scope, context, graph))
+
+
+def _origins(model: Model, scope: Scope, context: Context, graph: Graph) -> tuple[Origin, ...]:
+    """What importing made of each node of the model."""
+    compiled = {source for node in graph.nodes for source in node.sources}
+    found: list[Origin] = []
+    for proto in model.nodes:
+        domain = normal_domain(proto.domain)
+        title = node_title(domain, proto.op_type, proto.name, proto.output)
+        operands = {scope.values.get(name) for name in proto.input if name}
+        results = [scope.values.get(name) for name in proto.output if name]
+        fate = "unused"
+        if title in compiled:
+            fate = "graph"
+        elif all(value in operands for value in results):
+            fate = "passed on"
+        elif any(value in context.builder.constants for value in results):
+            fate = "constant"
+        found.append(
+            Origin(title, proto.name, proto.op_type, tuple(proto.input), tuple(proto.output), fate)
+        )
+    return tuple(found)
 
 
 def _inputs(
@@ -156,19 +198,6 @@ def _dim(extent: int | str | None, fallback: str, context: Context) -> Dim:
     return dim
 
 
-def _declared(model: Model) -> dict[str, TensorType]:
-    """What the model itself says of its values, where that is a full static type; a last resort for host nodes."""
-    found: dict[str, TensorType] = {}
-    for value in (*model.proto.graph.value_info, *model.proto.graph.output):
-        try:
-            dtype, shape = declared_type(value.type)
-        except BadProto:
-            continue
-        if shape is not None and dtype and all(d is None or isinstance(d, int | str) for d in shape):
-            found[value.name] = TensorType(dtype, tuple(d if isinstance(d, int) else -1 for d in shape))
-    return found
-
-
 def _renamed(graph: Graph, scope: Scope) -> Graph:
     """``graph`` with the values of the model's top level under their ONNX names, where those are free."""
     names: dict[str, str] = {}
@@ -176,7 +205,7 @@ def _renamed(graph: Graph, scope: Scope) -> Graph:
     taken = {name for name in graph.types if name not in computed}
     for onnx_name, value in scope.values.items():
         wanted = _value_name(onnx_name)
-        if value in computed and value not in names and wanted not in taken:
+        if value is not None and value in computed and value not in names and wanted not in taken:
             names[value] = wanted
             taken.add(wanted)
     for name in computed:

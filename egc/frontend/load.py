@@ -39,8 +39,8 @@ class Model:
 def load_model(source: Source, folder: str | PathLike[str] | None = None) -> Model:
     """Open a model from a path, bytes or a proto; BadInput tells all that is wrong with it.
 
-    ``folder`` is where external data lies when the model is not a path. Weights stay where they are: views of the
-    proto's bytes, or read-only maps of the external files.
+    ``folder`` is where external data lies when the model is not a path. Weights stay where they are: views
+    of the proto's bytes, or read-only maps of the external files.
     """
     proto, name, beside, cut = _open(source)
     external = ExternalData(Path(folder) if folder is not None else beside)
@@ -57,7 +57,8 @@ def load_model(source: Source, folder: str | PathLike[str] | None = None) -> Mod
 
 
 def _open(source: Source) -> tuple[ModelProto, str, Path | None, dict[int, np.ndarray]]:
-    """The proto, the model's name, its folder, and by index the raw bytes of the initializers that the proto lacks."""
+    """The proto, the model's name, its folder, and by index the raw bytes of the initializers that the
+    proto lacks."""
     if isinstance(source, ModelProto):
         return source, source.graph.name or "model", None, {}
     if isinstance(source, bytes | bytearray | memoryview):
@@ -194,7 +195,8 @@ def _title(node: NodeProto) -> str:
 def _check_names(
     graph: GraphProto, initializers: Mapping[str, np.ndarray], problems: Problems
 ) -> tuple[NodeProto, ...]:
-    """The graph's nodes in topological order; names that are undefined, given twice or cyclic become problems."""
+    """The graph's nodes in topological order; names that are undefined, given twice or cyclic become
+    problems."""
     producers: dict[str, int] = {}
     given = set(initializers)
     seen_inputs: set[str] = set()

@@ -47,14 +47,16 @@ def element_type(code: int) -> str:
 
 
 class ExternalData:
-    """The files beside a model that hold its large tensors, memory-mapped once each and never left open to write."""
+    """The files beside a model that hold its large tensors, memory-mapped once each and never left open to
+    write."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._maps: dict[Path, np.ndarray] = {}
 
     def read(self, tensor: TensorProto, wanted: int) -> np.ndarray:
-        """The ``wanted`` bytes of an external tensor as a read-only view; BadProto where they are not to be had."""
+        """The ``wanted`` bytes of an external tensor as a read-only view; BadProto where they are not to be
+        had."""
         keys = {entry.key: entry.value for entry in tensor.external_data}
         data = self._open(keys.get("location", ""))
         try:
@@ -92,7 +94,8 @@ class ExternalData:
 
 
 def tensor_array(tensor: TensorProto, external: ExternalData, raw: np.ndarray | None = None) -> np.ndarray:
-    """The elements of a tensor proto, without a copy where it holds raw bytes; BadProto where they do not fit.
+    """The elements of a tensor proto, without a copy where it holds raw bytes; BadProto where they do not
+    fit.
 
     ``raw`` are its raw bytes where they were cut out of the proto.
     """
@@ -160,7 +163,8 @@ def _strings(tensor: TensorProto, shape: tuple[int, ...], count: int) -> np.ndar
 
 
 def dense_array(sparse: SparseTensorProto, external: ExternalData) -> np.ndarray:
-    """A sparse tensor as an ordinary array; BadProto where its indices do not fit or it would be too large."""
+    """A sparse tensor as an ordinary array; BadProto where its indices do not fit or it would be too
+    large."""
     shape = tuple(sparse.dims)
     if any(d < 0 for d in shape):
         raise BadProto(f"negative extent in the shape {list(shape)}")
@@ -179,7 +183,8 @@ def dense_array(sparse: SparseTensorProto, external: ExternalData) -> np.ndarray
 
 
 def attribute_value(attribute: AttributeProto, external: ExternalData) -> Any:
-    """An attribute as a Python value: numbers, strings, lists of them, arrays, GraphProtos; BadProto where it is none."""
+    """An attribute as a Python value: numbers, strings, lists of them, arrays, GraphProtos; BadProto where
+    it is none."""
     kind = attribute.type
     match kind:
         case AttributeProto.FLOAT:
@@ -210,7 +215,8 @@ def attribute_value(attribute: AttributeProto, external: ExternalData) -> Any:
 
 
 def declared_type(proto: TypeProto) -> tuple[str, list[int | str | None] | None]:
-    """What a value's type says: a dtype, and an integer, a name or None for each axis; None where the rank is unknown.
+    """What a value's type says: a dtype, and an integer, a name or None for each axis; None where the rank
+    is unknown.
 
     Sequences, optionals and maps are ``("object", [])``; a type that says nothing is ``("", None)``.
     """

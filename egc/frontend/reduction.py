@@ -83,6 +83,7 @@ _REDUCTIONS: dict[str, Callable[[Context, str, Sequence[int]], str]] = {
 
 @operator(*_REDUCTIONS, family=FAMILY)
 def reduce(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Every Reduce operator, over axes from the attribute or the second operand."""
     x = numeric(ctx, node.required(0))
     axes = _axes(ctx, node, x)
     out = _REDUCTIONS[node.op_type](ctx, x, axes)
@@ -91,6 +92,7 @@ def reduce(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("ArgMax", "ArgMin", family=FAMILY)
 def arg_reduce(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The position of the greatest or least element."""
     x = numeric(ctx, node.required(0))
     axis = ctx.axis(node.attr("axis", 0), ctx.rank(x))
     fn, last = node.op_type[3:].lower(), bool(node.attr("select_last_index", 0))
@@ -100,6 +102,7 @@ def arg_reduce(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("CumSum", "CumProd", family=FAMILY)
 def cumulate(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Prefix sums and products."""
     x = numeric(ctx, node.required(0))
     axes = ctx.ints(node.input(1))
     if axes is None or len(axes) != 1:

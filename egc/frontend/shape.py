@@ -31,17 +31,20 @@ def known_ints(ctx: Context, value: str | None, what: str) -> tuple[int, ...]:
 
 @operator("Shape", family=FAMILY)
 def shape(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The extents, or a stretch of them, as data."""
     dims = ctx.shape(node.required(0))
     return [ctx.dims(list(dims[slice(node.attr("start", 0), node.attr("end"))]))]
 
 
 @operator("Size", family=FAMILY)
 def size(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """The number of elements as data."""
     return [ctx.extent(ctx.type(node.required(0)).size, "int64")]
 
 
 @operator("Reshape", family=FAMILY)
 def reshape(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """0 copies an extent, -1 takes what is left."""
     x = node.required(0)
     wanted = known_dims(ctx, node.input(1), "its shape")
     old = ctx.shape(x)
@@ -73,6 +76,7 @@ def _with_inferred(ctx: Context, x: str, dims: list[Dim]) -> list[Dim]:
 
 @operator("Flatten", family=FAMILY)
 def flatten(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Two axes: those before `axis`, and the others."""
     x = node.required(0)
     dims, axis = ctx.shape(x), node.attr("axis", 1)
     if not -len(dims) <= axis <= len(dims):
@@ -89,6 +93,7 @@ def _given_axes(ctx: Context, node: OnnxNode) -> Sequence[int] | None:
 
 @operator("Squeeze", family=FAMILY)
 def squeeze(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Without axes of extent 1."""
     x = node.required(0)
     dims, given = ctx.shape(x), _given_axes(ctx, node)
     if given is None:
@@ -106,6 +111,7 @@ def squeeze(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Unsqueeze", family=FAMILY)
 def unsqueeze(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """With new axes of extent 1."""
     x = node.required(0)
     given = _given_axes(ctx, node)
     if given is None:
@@ -115,12 +121,14 @@ def unsqueeze(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Transpose", family=FAMILY)
 def transpose(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Axes reordered, or reversed where no order is given."""
     x = node.required(0)
     return [ctx.transpose(x, node.attr("perm") or tuple(reversed(range(ctx.rank(x)))))]
 
 
 @operator("Expand", family=FAMILY)
 def expand(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Broadcast both ways against a shape."""
     x = node.required(0)
     return [ctx.expand(x, broadcast(ctx.shape(x), known_dims(ctx, node.input(1), "its shape")))]
 
@@ -146,6 +154,7 @@ def tile(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Concat", family=FAMILY)
 def concat(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Operands side by side."""
     values = [v for v in node.inputs if v is not None]
     if not values:
         ctx.fail("it has no operands")
@@ -155,6 +164,7 @@ def concat(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("Split", family=FAMILY)
 def split(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Consecutive slices along one axis."""
     x = node.required(0)
     axis = ctx.axis(node.attr("axis", 0), ctx.rank(x))
     extent, count = ctx.shape(x)[axis], len(node.outputs)
@@ -169,34 +179,37 @@ def split(ctx: Context, node: OnnxNode) -> Sequence[str]:
     total = sum(given)
     if len(given) != count or (isinstance(total, int) and isinstance(extent, int) and total != extent):
         ctx.fail(f"the sizes {list(given)} do not divide axis {axis} of {ctx.type(x)} into {count} outputs")
-    out, start = [], 0
+    out: list[str] = []
+    start: Dim = 0
     for part in given:
         out.append(ctx.slice_axis(x, axis, start, part))
-        start = start + part  # type: ignore[assignment]
+        start = start + part
     return out
 
 
 @operator("Slice", family=FAMILY)
 def slice_(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Strided ranges along axes, clamped."""
     x = node.required(0)
     dims = ctx.shape(x)
     if node.version < 10:
         starts, ends, axes = node.attr("starts"), node.attr("ends"), node.attr("axes")
-        steps = None
+        steps: tuple[int, ...] | None = None
     else:
         starts, ends = (known_dims(ctx, node.input(i), "the range") for i in (1, 2))
         axes = None if node.input(3) is None else known_ints(ctx, node.input(3), "the list of axes")
         steps = None if node.input(4) is None else known_ints(ctx, node.input(4), "the step")
     count = len(starts)
-    axes = list(range(count)) if axes is None else [ctx.axis(a, len(dims)) for a in axes]
-    steps = [1] * count if steps is None else list(steps)
+    axes = tuple(range(count)) if axes is None else tuple(ctx.axis(a, len(dims)) for a in axes)
+    steps = (1,) * count if steps is None else steps
     if not len(ends) == len(axes) == len(steps) == count or len(set(axes)) != count:
         ctx.fail("starts, ends, axes and steps have different lengths, or an axis occurs twice")
-    first, sizes, strides = [0] * len(dims), list(dims), [1] * len(dims)
+    first: list[Dim] = [0] * len(dims)
+    sizes, strides = list(dims), [1] * len(dims)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if axis >= len(dims) or step == 0:
             ctx.fail(f"step {step} along axis {axis} of {ctx.type(x)}")
-        first[axis], sizes[axis] = slice_range(start, end, step, dims[axis])  # type: ignore[call-overload]
+        first[axis], sizes[axis] = slice_range(start, end, step, dims[axis])
         strides[axis] = step
     if list(sizes) == list(dims) and all(s == 1 for s in strides):
         return [x]
@@ -204,7 +217,8 @@ def slice_(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 
 def slice_range(start: Dim, end: Dim, step: int, extent: Dim) -> tuple[Dim, Dim]:
-    """The first element and the number of elements of ``start:end:step`` along an axis, clamped as ONNX clamps."""
+    """The first element and the number of elements of ``start:end:step`` along an axis, clamped as ONNX
+    clamps."""
     if step > 0:
         first = _clamped(start, extent, 0, extent)
         last = _clamped(end, extent, 0, extent)
@@ -234,6 +248,7 @@ def _clamped(place: Dim, extent: Dim, low: Dim, high: Dim) -> Dim:
 
 @operator("ConstantOfShape", family=FAMILY)
 def constant_of_shape(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """One value, broadcast."""
     import numpy as np
 
     dims = known_dims(ctx, node.input(0), "its shape")
@@ -274,7 +289,8 @@ def range_(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("DepthToSpace", "SpaceToDepth", family=FAMILY)
 def depth_and_space(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """A block of b × b pixels and b² channels are one another; `mode` says which of b² and c is the outer axis."""
+    """A block of b × b pixels and b² channels are one another; `mode` says which of b² and c is the outer
+    axis."""
     x = node.required(0)
     block = node.attr("blocksize")
     if ctx.rank(x) != 4 or block < 1:

@@ -1,8 +1,10 @@
-"""Arithmetic on shapes: small integer tensors whose elements are dims, followed through the operators of shape code.
+"""Arithmetic on shapes: small integer tensors whose elements are dims, followed through the operators of
+shape code.
 
-Exporters compute shapes with ordinary operators (Shape, Gather, Unsqueeze, Concat, Mul …). Where an extent is symbolic
-such a tensor is no constant, yet each element is known as a dim. :func:`fold` evaluates an operator on such tensors; a
-result that it cannot state exactly for every value of the symbols is left to run as data.
+Exporters compute shapes with ordinary operators (Shape, Gather, Unsqueeze, Concat, Mul …). Where an extent
+is symbolic such a tensor is no constant, yet each element is known as a dim. :func:`fold` evaluates an
+operator on such tensors; a result that it cannot state exactly for every value of the symbols is left to
+run as data.
 """
 
 from __future__ import annotations
@@ -64,10 +66,12 @@ def _lower_of_call(call: Call) -> int | None:
 
 
 def simplify(dim: Dim) -> Dim:
-    """``dim``, or a linear dim that is equal to it for all extents; tried for sums of ``min`` and ``max`` of one symbol.
+    """``dim``, or a linear dim that is equal to it for all extents; tried for sums of ``min`` and ``max``
+    of one symbol.
 
-    Such a dim is piecewise linear in its symbol. Two pieces ``a s + b`` meet where ``s`` is at most the sum of the
-    constants' magnitudes doubled, so a line that agrees up to there and on one step beyond agrees everywhere.
+    Such a dim is piecewise linear in its symbol. Two pieces ``a s + b`` meet where ``s`` is at most the sum
+    of the constants' magnitudes doubled, so a line that agrees up to there and on one step beyond agrees
+    everywhere.
     """
     names = symbols_of(dim)
     reach = None if isinstance(dim, int) else _reach(dim)
@@ -86,7 +90,8 @@ def _has_calls(dim: SymDim) -> bool:
 
 
 def _reach(dim: Dim) -> int | None:
-    """A bound on the magnitude of every constant of every piece of a piecewise linear ``dim``; None for other dims."""
+    """A bound on the magnitude of every constant of every piece of a piecewise linear ``dim``; None for
+    other dims."""
     if isinstance(dim, int):
         return abs(dim)
     total = 0
@@ -105,7 +110,8 @@ def _reach(dim: Dim) -> int | None:
 
 
 def fold(ctx: Context, node: OnnxNode) -> Sequence[str] | None:
-    """The outputs of ``node`` as tensors of dims; None where an operand is data or the operator does other things."""
+    """The outputs of ``node`` as tensors of dims; None where an operand is data or the operator does other
+    things."""
     rule = _RULES.get(node.op_type)
     if rule is None or node.domain or not node.inputs:
         return None

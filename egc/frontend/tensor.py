@@ -15,6 +15,7 @@ FAMILY = "tensor"
 
 @operator("Pad", family=FAMILY)
 def pad(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Constant, mirrored, clamped or wrapped padding."""
     x = node.required(0)
     rank = ctx.rank(x)
     value: str | None = None
@@ -64,7 +65,8 @@ def pad_constant(ctx: Context, x: str, low: Sequence[Dim], high: Sequence[Dim], 
 
 
 def _pad_by_index(ctx: Context, x: str, axis: int, low: Dim, high: Dim, mode: str) -> str:
-    """Each place of the padded axis reads the place of ``x`` that the mode says: mirrored, clamped or wrapped."""
+    """Each place of the padded axis reads the place of ``x`` that the mode says: mirrored, clamped or
+    wrapped."""
     extent = ctx.shape(x)[axis]
     if extent == 0:
         ctx.fail(f"an empty axis cannot be padded by {mode!r}")
@@ -103,6 +105,7 @@ def trilu(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 @operator("EyeLike", family=FAMILY)
 def eye_like(ctx: Context, node: OnnxNode) -> Sequence[str]:
+    """Ones on a diagonal."""
     x = node.required(0)
     if ctx.rank(x) != 2:
         ctx.fail(f"{ctx.type(x)} is no matrix")

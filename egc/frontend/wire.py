@@ -1,8 +1,9 @@
 """Parting a serialized model from its weights, so that protobuf never copies them.
 
-The bytes of every large ``raw_data`` among the initializers are cut out of the message; what is left parses to the same
-model without them, and the cut-out bytes are used where they lie, in a memory-mapped file. Wire format: Protocol
-Buffers, "Encoding" (field numbers from onnx.proto: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.raw_data 9).
+The bytes of every large ``raw_data`` among the initializers are cut out of the message; what is left parses
+to the same model without them, and the cut-out bytes are used where they lie, in a memory-mapped file. Wire
+format: Protocol Buffers, "Encoding" (field numbers from onnx.proto: ModelProto.graph 7,
+GraphProto.initializer 5, TensorProto.raw_data 9).
 """
 
 from __future__ import annotations

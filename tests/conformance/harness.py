@@ -1,8 +1,10 @@
 """The ONNX node tests on any backend: in subprocesses with time-outs, tabulated by operator.
 
-A backend is a function ``(model, inputs) -> Outcome``, named ``module:function`` so that a subprocess can import it.
+A backend is a function ``(model, inputs) -> Outcome``, named ``module:function`` so that a subprocess can
+import it.
 
-    python -m tests.conformance.harness [--backend tests.conformance.harness:evaluate_graph] [--match softmax] [--json OUT]
+    python -m tests.conformance.harness [--backend tests.conformance.harness:evaluate_graph] [--match
+    softmax] [--json OUT]
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ GENERATORS = frozenset(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a backend made of a model: the outputs in order, ``operator: why`` of what ran on the host, and the names of
-    the inputs that were fixed when compiling."""
+    """What a backend made of a model: the outputs in order, ``operator: why`` of what ran on the host, and
+    the names of the inputs that were fixed when compiling."""
 
     outputs: Sequence[Any]
     hosted: Sequence[str] = ()
@@ -47,8 +49,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """One node test. ``status`` is compiled, fixed (compiled, some inputs being fixed then), host, failed, random or
-    timeout; ``why`` belongs to all but the first."""
+    """One node test. ``status`` is compiled, fixed (compiled, some inputs being fixed then), host, failed,
+    random or timeout; ``why`` belongs to all but the first."""
 
     name: str
     op_type: str
@@ -76,7 +78,8 @@ def operator_of(name: str) -> str:
 
 
 def evaluate_graph(model: Any, inputs: Sequence[Any]) -> Outcome:
-    """The imported graph, evaluated in numpy. Shapes given as data are fixed where that leaves less to the host."""
+    """The imported graph, evaluated in numpy. Shapes given as data are fixed where that leaves less to the
+    host."""
     from egc.ir.evaluate import evaluate
 
     initializers = {tensor.name for tensor in model.graph.initializer}
@@ -90,8 +93,9 @@ def evaluate_graph(model: Any, inputs: Sequence[Any]) -> Outcome:
 
 
 def _least_hosted(model: Any, given: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
-    """The import that leaves the least to the host, and the inputs that were fixed for it: none where that is enough,
-    else small integers after the first operand (shapes, axes), then small floats as well (scales)."""
+    """The import that leaves the least to the host, and the inputs that were fixed for it: none where that
+    is enough, else small integers after the first operand (shapes, axes), then small floats as well
+    (scales)."""
     from egc.errors import BadInput
     from egc.frontend.importer import import_model
 
@@ -254,7 +258,8 @@ def table(results: Iterable[Result]) -> str:
 
 
 def reasons(results: Iterable[Result], status: str) -> list[tuple[str, int, str]]:
-    """The reasons of all results of one status, the commonest first, each with how many tests and one's name."""
+    """The reasons of all results of one status, the commonest first, each with how many tests and one's
+    name."""
     found: dict[str, list[str]] = defaultdict(list)
     for result in results:
         if result.status == status:

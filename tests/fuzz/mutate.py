@@ -63,7 +63,8 @@ def _operator(rng: random.Random, model: ModelProto) -> None:
 def _attribute(rng: random.Random, model: ModelProto) -> None:
     nodes = [node for node in model.graph.node if node.attribute]
     if not nodes:
-        return _operator(rng, model)
+        _operator(rng, model)
+        return
     attribute = rng.choice(rng.choice(nodes).attribute)
     match rng.randrange(5):
         case 0:
@@ -80,7 +81,8 @@ def _attribute(rng: random.Random, model: ModelProto) -> None:
 
 def _tensor(rng: random.Random, model: ModelProto) -> None:
     if not model.graph.initializer:
-        return _shape(rng, model)
+        _shape(rng, model)
+        return
     tensor = rng.choice(model.graph.initializer)
     match rng.randrange(6):
         case 0:
@@ -106,7 +108,8 @@ def _tensor(rng: random.Random, model: ModelProto) -> None:
 
 def _shape(rng: random.Random, model: ModelProto) -> None:
     if not model.graph.input:
-        return _operator(rng, model)
+        _operator(rng, model)
+        return
     value = rng.choice(model.graph.input)
     tensor = value.type.tensor_type
     match rng.randrange(5):

@@ -1,4 +1,5 @@
-"""A damaged model is a clear error or a model: never a traceback, a hang or an allocation of what it only declares."""
+"""A damaged model is a clear error or a model: never a traceback, a hang or an allocation of what it only
+declares."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def test_mutated_models_are_refused_or_imported() -> None:
     root = Path(__file__).parent.parent.parent
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=SECONDS, check=False)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
-    outcomes = {seed: outcome for seed, outcome in lines}
+    outcomes = dict(lines)
     assert len(outcomes) == COUNT, f"ended at seed {lines[-1][0]}: {run.stderr[-300:]}"
     wrong = {seed: outcome for seed, outcome in outcomes.items() if outcome not in ("refused", "imported")}
     assert not wrong
