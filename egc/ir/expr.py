@@ -65,7 +65,7 @@ class Load:
     other: Const | None = None
 
     def __str__(self) -> str:
-        text = f"{self.buffer}[{', '.join(map(str, self.index))}]"
+        text = f"{self.buffer}[{', '.join(map(str, self.index)) or '()'}]"
         if not self.guards:
             return text
         guards = " and ".join(f"inside({dim}, {extent})" for dim, extent in self.guards)

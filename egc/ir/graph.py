@@ -3,7 +3,7 @@
     graph   ::= "graph" NAME "{" input* constant* node* "return" "%"value… "}"
     input   ::= "input" %value ":" type
     constant::= "constant" %value ":" type "=" (literal | sha256)
-    node    ::= %value… "=" op "(" %value… ")" ["{" attr=value, … "}"] ":" type… ["# from" ONNX node names]
+    node    ::= %value… "=" op "(" %value… ")" ["{" attr=value, … "}"] ":" type… ["# from" JSON list of ONNX nodes]
 
 Nodes stand in topological order. A constant is its type and the hash of its bytes; the bytes stay where they are (an
 array, possibly memory-mapped) and never enter the e-graph.
@@ -12,6 +12,7 @@ array, possibly memory-mapped) and never enter the e-graph.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,7 +144,7 @@ def print_graph(graph: Graph) -> Iterator[str]:
         operands = ", ".join(f"%{name}" for name in node.inputs)
         attrs = ", ".join(f"{key}={print_attr(value)}" for key, value in node.attrs)
         types = "; ".join(str(graph.types[name]) for name in node.outputs)
-        source = f"  # from {', '.join(node.sources)}" if node.sources else ""
+        source = f"  # from {json.dumps(node.sources, ensure_ascii=False)}" if node.sources else ""
         yield f"  {results} = {node.op}({operands}){f' {{{attrs}}}' if attrs else ''} : {types}{source}"
     yield f"  return {', '.join(f'%{name}' for name in graph.outputs)}"
     yield "}"
@@ -154,8 +155,6 @@ def print_attr(value: AttrValue) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, str):
-        import json
-
         return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else repr(value)
 

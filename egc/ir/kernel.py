@@ -150,4 +150,4 @@ def print_stage(stage: Stage) -> Iterator[str]:
     if stage.combine:
         yield f"    value = {stage.value}"
     sign = "=" if stage.mode == "set" else f"{stage.mode}="
-    yield f"    {stage.out}[{', '.join(map(str, stage.index))}] {sign} {stage.result}"
+    yield f"    {stage.out}[{', '.join(map(str, stage.index)) or '()'}] {sign} {stage.result}"
