@@ -1,8 +1,8 @@
 """Writes egc/codegen/math_coefficients.py: the polynomials of the generated code's exp, log, tanh, …
 
-Each is interpolated at the Chebyshev nodes of its interval, in 60 digits: within a small factor of the best polynomial of
-its degree (Trefethen, Approximation Theory and Approximation Practice, theorem 16.1). Rational approximations solve
-P(z) - f(z)·Q(z) = 0, Q(0) = 1, at the nodes. Needs mpmath.
+Each is interpolated at the Chebyshev nodes of its interval, in 60 digits: within a small factor of the best
+polynomial of its degree (Trefethen, Approximation Theory and Approximation Practice, theorem 16.1).
+Rational approximations solve P(z) - f(z)·Q(z) = 0, Q(0) = 1, at the nodes. Needs mpmath.
 
     python scripts/fit_polynomials.py > egc/codegen/math_coefficients.py
 """
@@ -53,7 +53,9 @@ def polynomial(
 
 
 def rational(name: str, comment: str, f: Function, high: mpf, above: int, below: int) -> None:
-    """Add numerator and denominator of a rational interpolant of `f` on [0, high]; the denominator's constant is 1."""
+    """Add numerator and denominator of a rational interpolant of `f` on [0, high]; the denominator's
+    constant is 1.
+    """
     points = nodes(mpf(1e-12), mpf(high), above + below + 1)
     rows = [[x**p for p in range(above + 1)] + [-f(x) * x**p for p in range(1, below + 1)] for x in points]
     found = list(lu_solve(matrix(rows), matrix([f(x) for x in points])))

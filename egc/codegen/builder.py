@@ -1,8 +1,8 @@
 """Writing LLVM IR as text: values, straight-line instructions, loops and branches.
 
-The builder is structured: code lies in nested regions (the function, loop bodies, branches). A pure instruction goes
-to the outermost region in which all its operands exist, so what does not change in a loop is computed before it, and
-equal instructions are written once. No optimisation pass is needed for either.
+The builder is structured: code lies in nested regions (the function, loop bodies, branches). A pure
+instruction goes to the outermost region in which all its operands exist, so what does not change in a loop
+is computed before it, and equal instructions are written once. No optimisation pass is needed for either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Lines: TypeAlias = "list[str | Lines]"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An operand: its text, element type, number of lanes (1: a scalar) and the depth of the region it lies in."""
+    """An operand: its text, element type, number of lanes (1: a scalar) and the depth of the region it
+    lies in.
+    """
 
     ref: str
     elem: str
@@ -41,8 +43,9 @@ class Value:
 
 @dataclass(slots=True)
 class Region:
-    """A piece of code. `before` is a place in the enclosing region that runs whenever this region runs (a loop at least
-    once); `branch` marks one arm of a branch, out of which loads must not move."""
+    """A piece of code. `before` is a place in the enclosing region that runs whenever this region runs (a
+    loop at least once); `branch` marks one arm of a branch, out of which loads must not move.
+    """
 
     lines: Lines
     before: Lines
@@ -120,7 +123,9 @@ class Builder:
         return value
 
     def pure(self, rhs: str, elem: str, lanes: int, *operands: Value, least: int = 0) -> Value:
-        """The value of an instruction without side effects, placed as far out as its operands (and `least`) allow."""
+        """The value of an instruction without side effects, placed as far out as its operands (and
+        `least`) allow.
+        """
         found = self.lookup(rhs)
         if found is not None:
             return found
@@ -218,7 +223,7 @@ class Builder:
         """An overloaded pure intrinsic `llvm.name`, over the type of its first argument."""
         args = self.align_lanes(*args)
         first = args[0]
-        suffix = _mangle(first.elem, first.lanes)
+        suffix = mangle(first.elem, first.lanes)
         result = elem or first.elem
         to = result if first.lanes == 1 else f"<{first.lanes} x {result}>"
         types = [arg.type for arg in args] + (["i1"] if extra else [])
@@ -288,7 +293,9 @@ class Builder:
         return [self.inst(f"phi {v.type} [ {v.ref}, %{latch} ]", v.elem, v.lanes) for v in results]
 
     def scope(self, body: Callable[[], None]) -> None:
-        """Run `body` in a region of its own: no load moves out of it, nothing that it remembers outlives it."""
+        """Run `body` in a region of its own: no load moves out of it, nothing that it remembers outlives
+        it.
+        """
         before: Lines = []
         lines: Lines = []
         self.regions[-1].lines += [before, lines]
@@ -302,7 +309,9 @@ class Builder:
         then: Callable[[], list[Value]],
         otherwise: Callable[[], list[Value]] | None = None,
     ) -> list[Value]:
-        """Run `then` where the scalar `condition` holds, else `otherwise`; both return as many values, merged here."""
+        """Run `then` where the scalar `condition` holds, else `otherwise`; both return as many values,
+        merged here.
+        """
         before: Lines = []
         parent = self.regions[-1].lines
         parent.append(before)
@@ -332,6 +341,7 @@ class Builder:
         return merged
 
 
-def _mangle(elem: str, lanes: int) -> str:
+def mangle(elem: str, lanes: int) -> str:
+    """How LLVM spells a type in the name of an overloaded intrinsic."""
     short = {"float": "f32", "double": "f64", "half": "f16"}.get(elem, elem)
     return short if lanes == 1 else f"v{lanes}{short}"

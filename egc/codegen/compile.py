@@ -1,8 +1,8 @@
 """LLVM IR to object code, in this process or in worker processes.
 
-The IR comes unrolled, vectorised and with its loop invariants hoisted, so the optimiser runs only what pays: LLVM's own
-code generator does the rest. llvmlite holds one lock round every LLVM call and LLVM may abort the process on IR that it
-cannot select, hence the worker processes.
+The IR comes unrolled, vectorised and with its loop invariants hoisted, so the optimiser runs only what
+pays: LLVM's own code generator does the rest. llvmlite holds one lock round every LLVM call and LLVM may
+abort the process on IR that it cannot select, hence the worker processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from egc.ir.nest import Nest
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """The object file of a kernel, which defines the function `name`; `scratch_bytes` is what each thread needs."""
+    """The object file of a kernel, which defines the function `name`; `scratch_bytes` is what each thread
+    needs.
+    """
 
     name: str
     code: bytes

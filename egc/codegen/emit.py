@@ -1,8 +1,9 @@
 """A loop nest in, the text of an LLVM module with one function out.
 
-The function is `void NAME(ptr bufs, ptr dims, i64 tid, i64 nthreads)`: `bufs` holds the addresses of the kernel's parameters
-in order and then that of the scratch memory, of which thread `tid` owns `scratch_bytes` bytes from `tid * scratch_bytes`;
-`dims` holds the values of the kernel's symbolic dims in order. Every thread calls it and does its share of the `par` loops.
+The function is `void NAME(ptr bufs, ptr dims, i64 tid, i64 nthreads)`: `bufs` holds the addresses of the
+kernel's parameters in order and then that of the scratch memory, of which thread `tid` owns `scratch_bytes`
+bytes from `tid * scratch_bytes`; `dims` holds the values of the kernel's symbolic dims in order. Every
+thread calls it and does its share of the `par` loops.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Emitted:
 
 
 def emit(nest: Nest, target: Target) -> Emitted:
-    """The LLVM IR of `nest` for `target`; NestError for a nest that breaks the form, CompileError for what has no code."""
+    """The LLVM IR of `nest` for `target`; NestError for a nest that breaks the form, CompileError for
+    what has no code.
+    """
     check_nest(nest)
     kernel = nest.kernel
     writer = _KernelWriter(nest)

@@ -24,7 +24,9 @@ def from_terms(chosen: list[tuple[Monomial, int]]) -> Dim:
 
 
 def affine(dim: Dim, names: frozenset[str]) -> dict[str, Dim] | None:
-    """The coefficient of each of `names` in `dim`, with the rest under ""; None where it is not affine in them."""
+    """The coefficient of each of `names` in `dim`, with the rest under ""; None where it is not affine in
+    them.
+    """
     parts: dict[str, list[tuple[Monomial, int]]] = {"": []}
     for monomial, coefficient in terms(dim):
         own = ""

@@ -1,9 +1,9 @@
 """Transcendental functions as LLVM instructions, on scalars and vectors alike, without branches.
 
-exp, log, tanh and erf have float32 forms, within about 2 units in the last place; the rarer functions compute float32
-through double. Double results are within a few units of the last place; pow loses up to |y·log x| units. Reductions and
-identities are the textbook ones (Muller, Elementary Functions, 3rd ed., chapters 3 and 11); the polynomials are in
-math_coefficients.py.
+exp, log, tanh and erf have float32 forms, within about 2 units in the last place; the rarer functions
+compute float32 through double. Double results are within a few units of the last place; pow loses up to
+|y·log x| units. Reductions and identities are the textbook ones (Muller, Elementary Functions, 3rd ed.,
+chapters 3 and 11); the polynomials are in math_coefficients.py.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def fmod(b: Builder, x: Value, y: Value) -> Value:
 
 
 def exp(b: Builder, x: Value) -> Value:
-    """eˣ = 2ⁿ·eʳ, n the integer nearest to x / log 2. The power is applied in two halves: 2ⁿ alone may be out of range."""
+    """eˣ = 2ⁿ·eʳ, n the integer nearest to x / log 2. The power is applied in two halves: 2ⁿ alone may be
+    out of range.
+    """
     w = _Writer(b, x)
     limits = (-746.0, 710.0) if w.wide else (-104.0, 89.0)
     held = w.clamp(x, *limits)
@@ -223,8 +225,9 @@ def _through_double(function: Callable[..., Value]) -> Callable[..., Value]:
 
 
 def _sine_cosine(b: Builder, x: Value, shift: int) -> Value:
-    """sin(x + shift·π/2). Cody and Waite's reduction in three parts: good up to |x| = 2³⁰ or so in double, and for
-    float32 operands up to 2⁴⁵; results stay in [-1, 1] beyond."""
+    """sin(x + shift·π/2). Cody and Waite's reduction in three parts: good up to |x| = 2³⁰ or so in double,
+    and for float32 operands up to 2⁴⁵; results stay in [-1, 1] beyond.
+    """
     w = _Writer(b, x)
     n = b.call("roundeven", w.mul(x, w.c(2 / math.pi)))
     r = x

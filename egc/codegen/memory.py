@@ -1,7 +1,8 @@
 """Addresses, loads and stores: index polynomials over axes become pointers and vector accesses.
 
-The address of an access is a polynomial over loop counters once the axes' positions are put in. What its coefficient of
-the lane number is decides the access: 0 one element for all lanes, 1 a contiguous vector, anything else a gather.
+The address of an access is a polynomial over loop counters once the axes' positions are put in. What its
+coefficient of the lane number is decides the access: 0 one element for all lanes, 1 a contiguous vector,
+anything else a gather.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from egc.codegen.builder import Builder, Lines, Value
+from egc.codegen.builder import Builder, Lines, Value, mangle
 from egc.codegen.indices import affine, from_terms, sym, terms
 from egc.codegen.scalars import Scalars, memory_type
 from egc.codegen.storage import Storage
@@ -27,8 +28,9 @@ _FILL_BYTES = 32 << 10  # the most stack that stands in for elements outside a g
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """Where an axis stands: a polynomial over counters (over LANE too, where it has lanes). `mask` says which lanes are
-    inside the extent, `valid` whether a scalar position is (None: all are)."""
+    """Where an axis stands: a polynomial over counters (over LANE too, where it has lanes). `mask` says
+    which lanes are inside the extent, `valid` whether a scalar position is (None: all are).
+    """
 
     dim: Dim
     lanes: int = 1
@@ -69,7 +71,9 @@ class Memory:
     # Symbols.
 
     def bind(self, stem: str, value: Value, extent: Dim | None = None) -> SymDim:
-        """A new symbol that stands for `value`, which is not negative, and less than `extent` where that is given."""
+        """A new symbol that stands for `value`, which is not negative, and less than `extent` where that
+        is given.
+        """
         name = f"_{stem}_{self.b.name()}"
         self.values[name] = value
         if extent is not None:
@@ -92,8 +96,9 @@ class Memory:
     # Values of polynomials.
 
     def value(self, dim: Dim) -> Value:
-        """The i64 value of a settled dim; a vector where it varies over lanes. What is known further out is summed first,
-        so that it is computed there."""
+        """The i64 value of a settled dim; a vector where it varies over lanes. What is known further out is
+        summed first, so that it is computed there.
+        """
         b = self.b
         if isinstance(dim, int):
             return b.i64(dim)
@@ -155,7 +160,8 @@ class Memory:
             cut = plain.pop(pack.dim)
             plain = [floordiv(cut, pack.block), *plain, mod(cut, pack.block)]
             shape = pack.physical_shape(shape)
-            padded = symbols_of(cut) if cut in map(sym, symbols_of(cut)) else frozenset()
+            names = symbols_of(cut)
+            padded = names if cut in [sym(name) for name in names] else padded
         flat: Dim = 0
         for position, extent in zip(plain, shape, strict=True):
             flat = flat * extent + position
@@ -172,7 +178,8 @@ class Memory:
     ) -> Value:
         """The elements of `access` at the settled element number `flat`, in registers.
 
-        `mask` says which lanes may be read; where the scalar `guard` or the mask fails the value is `other` (or anything).
+        `mask` says which lanes may be read; where the scalar `guard` or the mask fails the value is `other`
+        (or anything).
         """
         b = self.b
         memory = memory_type(access.dtype)
@@ -213,10 +220,10 @@ class Memory:
         fallback, mask = b.splat(fallback, lanes), b.splat(mask, lanes)
         if parts is not None:
             pointer = self._pointer(access, parts[""], None, fallback, lanes)
-            name, kind = f"llvm.masked.load.v{lanes}{_short(memory)}.p0", "ptr"
+            name, kind = f"llvm.masked.load.{mangle(memory, lanes)}.p0", "ptr"
         else:
             pointer = self._gather_pointer(access, flat, lanes)
-            name, kind = f"llvm.masked.gather.v{lanes}{_short(memory)}.v{lanes}p0", f"<{lanes} x ptr>"
+            name, kind = f"llvm.masked.gather.{mangle(memory, lanes)}.v{lanes}p0", f"<{lanes} x ptr>"
         b.declare(name, vector, kind, f"<{lanes} x i1>", vector)
         text = f"call {vector} @{name}({kind} align {_align(access)} {pointer.ref}, {mask}, {fallback})"
         return b.pure(text, memory, lanes, pointer, mask, fallback, least=least)
@@ -245,7 +252,7 @@ class Memory:
             if mask is None:
                 b.line(f"store {raw}, {pointer}, align {_align(access)}")
                 return
-            name = f"llvm.masked.store.v{lanes}{_short(raw.elem)}.p0"
+            name = f"llvm.masked.store.{mangle(raw.elem, lanes)}.p0"
             b.declare(name, "void", raw.type, "ptr", f"<{lanes} x i1>")
             b.line(f"call void @{name}({raw}, ptr align {_align(access)} {pointer.ref}, {mask})")
         else:
@@ -253,7 +260,7 @@ class Memory:
 
     def _store_lanes(self, access: Access, pointers: Value, raw: Value, mask: Value | None) -> None:
         b = self.b
-        name = f"llvm.masked.scatter.v{raw.lanes}{_short(raw.elem)}.v{raw.lanes}p0"
+        name = f"llvm.masked.scatter.{mangle(raw.elem, raw.lanes)}.v{raw.lanes}p0"
         if mask is not None:
             b.declare(name, "void", raw.type, pointers.type, f"<{raw.lanes} x i1>")
             align = f"{pointers.type} align {_align(access)}"
@@ -290,8 +297,9 @@ class Memory:
         return flat - from_terms(inner), from_terms(inner)
 
     def _advance(self, access: Access, pointer: Value, flat: Dim) -> Value:
-        """`pointer` moved by `flat` elements: outer terms first, so that they are added outside the inner loops, the
-        constant last, where it becomes a displacement."""
+        """`pointer` moved by `flat` elements: outer terms first, so that they are added outside the inner
+        loops, the constant last, where it becomes a displacement.
+        """
         b = self.b
         memory = memory_type(access.dtype)
         constant = 0
@@ -358,7 +366,3 @@ class Memory:
 
 def _align(access: Access) -> int:
     return itemsize(access.dtype)
-
-
-def _short(memory: str) -> str:
-    return {"float": "f32", "double": "f64", "half": "f16"}.get(memory, memory)

@@ -1,14 +1,14 @@
 """The reduction over a register tile: one accumulator for each point of the tile, in registers throughout.
 
-A reduction axis whose extent is not a multiple of what one iteration of its innermost sequential loop covers is peeled:
-the loops run over the part that divides, a second copy of the code inside over the rest.
+A reduction axis whose extent is not a multiple of what one iteration of its innermost sequential loop
+covers is peeled: the loops run over the part that divides, a second copy of the code inside over the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from egc.codegen.builder import Value
+from egc.codegen.builder import Value, mangle
 from egc.codegen.evaluate import Evaluator, Point
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
@@ -41,9 +41,9 @@ class Reduction:
         self.memory = walk.memory
         self.evaluator = evaluator
         self.lane_axis = next((loop.axis for loop in loops if loop.kind == "vec"), None)
-        self.points: list[Positions] = []
+        self.points: Sequence[Positions] = []
 
-    def write(self, points: list[Positions]) -> list[Value]:
+    def write(self, points: Sequence[Positions]) -> list[Value]:
         """The finished reduction at every point of the tile."""
         self.points = points
         dtype = self.value.dtype
@@ -120,7 +120,9 @@ class Reduction:
     def _rest(
         self, axis: str, left: Dim, loops: list[Loop], at: dict[str, Position], accs: list[Value]
     ) -> list[Value]:
-        """The last `left` positions of an axis: copies where their number is known or they are lanes, else one by one."""
+        """The last `left` positions of an axis: copies where their number is known or they are lanes,
+        else one by one.
+        """
         state = self.walk.axes[axis]
         start = state.extent - left
         kept = [loop for loop in loops if loop.axis != axis or loop.kind in ("unroll", "vec")]
@@ -209,21 +211,23 @@ class Reduction:
 
     def _across(self, acc: Value) -> Value:
         """The lanes of a partial result combined."""
-        b, dtype = self.b, self.value.dtype
-        fn = self.combine
-        suffix = f"v{acc.lanes}{ {'float': 'f32', 'double': 'f64'}.get(acc.elem, acc.elem) }"
+        b, dtype, fn = self.b, self.value.dtype, self.combine
         if is_floating(dtype) and fn in ("add", "mul"):
-            name = f"llvm.vector.reduce.f{fn}.{suffix}"
             first = b.const(-0.0 if fn == "add" else 1.0, acc.elem)
-            b.declare(name, acc.elem, acc.elem, acc.type)
-            return b.pure(f"call reassoc {acc.elem} @{name}({first}, {acc})", acc.elem, 1, acc)
+            return self._reduce_lanes(f"f{fn}", acc, first)
         if is_floating(dtype):
-            name = f"llvm.vector.reduce.f{fn}imum.{suffix}"
-        elif dtype == "bool":
-            name = f"llvm.vector.reduce.{ {'add': 'or', 'max': 'or', 'mul': 'and', 'min': 'and'}.get(fn, fn) }.{suffix}"
-        elif fn in ("max", "min"):
-            name = f"llvm.vector.reduce.{'s' if dtype in SIGNED else 'u'}{fn}.{suffix}"
-        else:
-            name = f"llvm.vector.reduce.{fn}.{suffix}"
-        b.declare(name, acc.elem, acc.type)
-        return b.pure(f"call {acc.elem} @{name}({acc})", acc.elem, 1, acc)
+            return self._reduce_lanes(f"f{fn}imum", acc)
+        if dtype == "bool":
+            return self._reduce_lanes("or" if fn in ("add", "max", "or") else "and", acc)
+        if fn in ("max", "min"):
+            return self._reduce_lanes(("s" if dtype in SIGNED else "u") + fn, acc)
+        return self._reduce_lanes(fn, acc)
+
+    def _reduce_lanes(self, fn: str, acc: Value, first: Value | None = None) -> Value:
+        """llvm.vector.reduce; sums and products of floats have a first operand, and leave to be reordered."""
+        name = f"llvm.vector.reduce.{fn}.{mangle(acc.elem, acc.lanes)}"
+        operands = [acc] if first is None else [first, acc]
+        self.b.declare(name, acc.elem, *[operand.type for operand in operands])
+        flags = "" if first is None else "reassoc "
+        text = f"call {flags}{acc.elem} @{name}({', '.join(map(str, operands))})"
+        return self.b.pure(text, acc.elem, 1, acc)

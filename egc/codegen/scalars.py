@@ -1,7 +1,7 @@
 """Scalar functions and casts as LLVM instructions, on scalars and vectors alike.
 
-In registers a float16 or bfloat16 is a float (it is rounded when it is stored or cast), a bool is an i1. In memory a
-bool is one byte, 0 or 1.
+In registers a float16 or bfloat16 is a float (it is rounded when it is stored or cast), a bool is an i1. In
+memory a bool is one byte, 0 or 1.
 """
 
 from __future__ import annotations
@@ -139,8 +139,9 @@ class Scalars:
     # Functions.
 
     def combine(self, fn: str, acc: Value, value: Value, dtype: str) -> Value:
-        """The combining function of a reduction. `value` comes first: what max and min do for a NaN then depends on
-        `value` alone, which keeps the chain through `acc` short."""
+        """The combining function of a reduction. `value` comes first: what max and min do for a NaN then
+        depends on `value` alone, which keeps the chain through `acc` short.
+        """
         return self.apply(fn, [value, acc], (dtype, dtype))
 
     def apply(self, fn: str, args: list[Value], dtypes: tuple[str, ...]) -> Value:
@@ -262,7 +263,9 @@ class Scalars:
         return self.cast(self._float_function(fn, wide), "float64", dtype)
 
     def _integer_division(self, fn: str, x: Value, y: Value, signed: bool, zero: Value, one: Value) -> Value:
-        """Truncating division and both remainders; 0 where y is 0. x86 traps on y = 0 and on MIN / -1: avoided."""
+        """Truncating division and both remainders; 0 where y is 0. x86 traps on y = 0 and on MIN / -1:
+        avoided.
+        """
         b = self.b
         is_zero = b.compare("icmp eq", y, zero)
         if not signed:

@@ -1,4 +1,6 @@
-"""Where a kernel's local buffers live: on the stack, or in the scratch memory that the caller gives each thread."""
+"""Where a kernel's local buffers live: on the stack, or in the scratch memory that the caller gives each
+thread.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Storage:
-    """The memory of a local buffer: its extents there; per dim the shared axis whose tile it holds, or None for the whole
-    dim; and its place, in bytes from the thread's scratch (None: on the stack)."""
+    """The memory of a local buffer: its extents there; per dim the shared axis whose tile it holds, or None
+    for the whole dim; and its place, in bytes from the thread's scratch (None: on the stack).
+    """
 
     shape: tuple[Dim, ...]
     folded: tuple[str | None, ...]
@@ -41,8 +44,8 @@ def tile_start(axis: str) -> str:
 def plan_locals(nest: Nest) -> tuple[Mapping[str, Storage], Dim]:
     """The storage of every local buffer, and the bytes of scratch that one thread needs.
 
-    A dim that every access indexes by one shared axis itself needs only the tile of that axis which one iteration of the
-    shared loops covers.
+    A dim that every access indexes by one shared axis itself needs only the tile of that axis which one
+    iteration of the shared loops covers.
     """
     storages: dict[str, Storage] = {}
     scratch: Dim = 0

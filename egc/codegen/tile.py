@@ -1,9 +1,10 @@
 """One stage: the loops round its register tile, the tile in its variants, and the reduction over it.
 
-The tile is what the innermost `unroll` and `vec` loops over parallel axes span. Where the extent of a tiled axis is not a
-multiple of the tile there are two variants, chosen by a branch at the tile: the whole tile, and the rest. The rest of a
-known extent is a smaller tile; of one known only at run time it is the whole tile with positions held inside the extent
-and stores switched off outside it, which costs no more than one whole tile.
+The tile is what the innermost `unroll` and `vec` loops over parallel axes span. Where the extent of a tiled
+axis is not a multiple of the tile there are two variants, chosen by a branch at the tile: the whole tile,
+and the rest. The rest of a known extent is a smaller tile; of one known only at run time it is the whole
+tile with positions held inside the extent and stores switched off outside it, which costs no more than one
+whole tile.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class StageWriter:
         state = self.walk.axes[axis]
         if not isinstance(state.span, int):
             raise CompileError(
-                f"stage {self.stage.name}: axis {axis} of extent {state.extent} is unrolled or vectorised whole",
+                f"stage {self.stage.name}: axis {axis}, {state.extent}, is unrolled or vectorised whole",
                 why="its extent is not known when compiling",
                 hint="split it by a step first",
             )

@@ -15,8 +15,9 @@ from egc.ir.nest import Loop
 
 @dataclass(frozen=True)
 class AxisState:
-    """Where an axis stands inside some loops: it begins at `start`, and the loops inside are to cover `span` positions,
-    cut off at `extent` unless `exact`."""
+    """Where an axis stands inside some loops: it begins at `start`, and the loops inside are to cover
+    `span` positions, cut off at `extent` unless `exact`.
+    """
 
     extent: Dim
     start: Dim
@@ -24,8 +25,9 @@ class AxisState:
     exact: bool
 
     def enter(self, step: int, counter: Dim) -> AxisState:
-        """The state inside a loop of `step`, in its iteration `counter`. All enclosing steps are multiples of `step`, so
-        only the extent decides whether the last iteration is cut off."""
+        """The state inside a loop of `step`, in its iteration `counter`. All enclosing steps are multiples
+        of `step`, so only the extent decides whether the last iteration is cut off.
+        """
         return AxisState(
             self.extent,
             self.start + counter * step,

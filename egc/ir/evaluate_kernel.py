@@ -1,6 +1,7 @@
 """What a kernel computes, by numpy: the meaning that generated code is checked against.
 
-Every stage is evaluated over its whole iteration space at once, with one index array per axis; locals are full tensors.
+Every stage is evaluated over its whole iteration space at once, with one index array per axis; locals are
+full tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _REDUCE = {
 def evaluate_kernel(kernel: Kernel, inputs: Mapping[str, np.ndarray], dims: Mapping[str, int]) -> Arrays:
     """The content of every out buffer, given the in buffers by name and the values of the symbolic dims.
 
-    An out buffer that is given in `inputs` begins with that content (a scatter adds to it), others begin with zeros.
+    An out buffer that is given in `inputs` begins with that content (a scatter adds to it), others begin
+    with zeros.
     """
     arrays: Arrays = {}
     for buffer in kernel.buffers:
@@ -68,7 +70,8 @@ class _Space:
             dtype = numpy_dtype(stage.value.dtype)
             # Narrow floats are summed in float32, as the generated code does.
             wide = np.float32 if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
-            # In an empty space there is nothing to evaluate, and constant indices need not be inside their buffer.
+            # In an empty space there is nothing to evaluate, and constant indices need not be inside their
+            # buffer.
             value = np.zeros(self.shape) if 0 in self.shape else self.value(stage.value, None)
             value = np.broadcast_to(value, self.shape).astype(wide)
             over = tuple(range(len(stage.axes), len(self.shape)))

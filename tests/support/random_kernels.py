@@ -97,7 +97,9 @@ def _expression(
 def _load(
     draw: st.DrawFn, axes: Sequence[Axis], dtype: str, dims: dict[str, int], buffers: list[Buffer]
 ) -> Load:
-    """A load of a new buffer: some of the axes in some order, plain, reversed, shifted under a guard, or regrouped."""
+    """A load of a new buffer: some of the axes in some order, plain, reversed, shifted under a guard, or
+    regrouped.
+    """
     chosen = draw(st.permutations(axes))[: draw(st.integers(1, len(axes)))]
     shape: list[Dim] = []
     index: list[Dim] = []

@@ -1,0 +1,86 @@
+"""Kernels called in this process, one at a time: for tests, measurements and tuning. Programs run in
+egc.runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from egc.codegen.compile import CompiledKernel, compile_module
+from egc.codegen.link import link
+from egc.codegen.runtime_ir import support_ir
+from egc.codegen.target import Target
+from egc.ir.dims import evaluate
+from egc.ir.nest import Pack
+
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
+def pack_array(array: np.ndarray, pack: Pack) -> np.ndarray:
+    """`array` in the layout of `pack`: panels of `block` positions of one dim, zero-filled at the end."""
+    panels = -(-array.shape[pack.dim] // pack.block)
+    moved = np.moveaxis(array, pack.dim, -1)
+    filled = np.zeros((*moved.shape[:-1], panels * pack.block), array.dtype)
+    filled[..., : moved.shape[-1]] = moved
+    return np.ascontiguousarray(np.moveaxis(filled.reshape(*moved.shape[:-1], panels, pack.block), -2, 0))
+
+
+class NativeKernel:
+    """The machine code of one kernel, mapped into this process."""
+
+    def __init__(self, kernel: CompiledKernel, target: Target) -> None:
+        self.kernel = kernel
+        linked = link([kernel.code], [compile_module(support_ir(target.triple), target)])
+        size = max(len(linked.code), 1)
+        self._memory = mmap.mmap(-1, size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._memory.write(linked.code)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._function = _SIGNATURE(base + linked.symbols[kernel.name])
+
+    def bind(
+        self, arrays: Sequence[np.ndarray], symbols: Sequence[str], dims: Mapping[str, int], threads: int = 1
+    ) -> Callable[[int], None]:
+        """A call with these arrays (parameters in order, packed ones in their layout), given the thread's
+        number.
+        """
+        scratch = np.zeros(evaluate(self.kernel.scratch_bytes, dims) * threads + 64, np.uint8)
+        addresses = [array.ctypes.data for array in arrays] + [-(-scratch.ctypes.data // 64) * 64]
+        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        values = (ctypes.c_int64 * max(len(symbols), 1))(*[dims[name] for name in symbols])
+        keep = (arrays, scratch)
+
+        def call(thread: int) -> None:
+            assert keep
+            self._function(pointers, values, thread, threads)
+
+        return call
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy of `array` that begins on a cache line, as every buffer of a program does."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    out = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+def best_seconds(run: Callable[[], None], budget: float = 0.2) -> float:
+    """The least time of one `run` in repetitions over `budget` seconds, each of at least 2 ms."""
+    run()
+    began = time.perf_counter()
+    run()
+    repeat = max(1, int(2e-3 / max(time.perf_counter() - began, 1e-8)))
+    best = float("inf")
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        best = min(best, (time.perf_counter() - began) / repeat)
+    return best
