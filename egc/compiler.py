@@ -18,6 +18,7 @@ from egc.codegen.program import CompiledKernel, Program, assemble
 from egc.codegen.target import Target, parse_arch
 from egc.egraph import Budget, Snapshot, legal_fusions, saturate
 from egc.errors import UsageError
+from egc.explain.record import build_record
 from egc.extract import Extraction, extract
 from egc.frontend.importer import Imported, import_model
 from egc.frontend.load import Source
@@ -133,8 +134,11 @@ def compile_model(source: Source, options: Options | None = None) -> Compiled:
                 for name, kernel in kernels.items()
             }
             program = assemble(imported, graph, calls, compiled, linked, target, threads)
+        with clock("record"):
+            stages = dict(clock.seconds)
+            record = build_record(imported, book, machine, snapshot, extraction, calls, kernels, stages)
     return Compiled(
-        imported, book, machine, target, snapshot, extraction, calls, kernels, program, {}, clock.seconds
+        imported, book, machine, target, snapshot, extraction, calls, kernels, program, record, clock.seconds
     )
 
 

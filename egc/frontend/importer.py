@@ -14,8 +14,8 @@ from egc.errors import BadInput, Problems
 from egc.frontend.context import Context
 from egc.frontend.emit import Emitter, HostedNode, Scope
 from egc.frontend.load import Model, Source, load_model
-from egc.frontend.registry import node_title, normal_domain
 from egc.frontend.proto import BadProto, declared_type
+from egc.frontend.registry import node_title, normal_domain
 from egc.ir.dims import Dim, DimError, SymDim, parse_dim, symbol, symbols_of
 from egc.ir.graph import Graph
 from egc.ir.types import TensorType

@@ -95,10 +95,15 @@ class OnnxNode:
         return index < len(self.outputs) and self.outputs[index] != ""
 
     def __str__(self) -> str:
-        title = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
-        if self.name:
-            return f"node {self.name!r} ({title})"
-        return f"node {title} -> {', '.join(name for name in self.outputs if name)}"
+        return node_title(self.domain, self.op_type, self.name, self.outputs)
+
+
+def node_title(domain: str, op_type: str, name: str, outputs: Iterable[str]) -> str:
+    """What messages and ``Node.sources`` call an ONNX node."""
+    title = f"{domain}.{op_type}" if domain else op_type
+    if name:
+        return f"node {name!r} ({title})"
+    return f"node {title} -> {', '.join(output for output in outputs if output)}"
 
 
 Emit: TypeAlias = "Callable[[Context, OnnxNode], Sequence[str | None]]"
