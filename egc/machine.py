@@ -64,11 +64,12 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Candidates for the loop e-graph: copies of a parallel axis, vectors side by side, copies of a reduction axis, block
+    """Candidates for the loop e-graph: copies of a parallel axis, copies of a second one outside it, vectors side by side, copies of a reduction axis, block
     sizes in tiles, sizes of the tile that the stages of a fused kernel share; and how much straight-line code one tile may be
     (instructions)."""
 
     unroll: tuple[int, ...]
+    outer: tuple[int, ...]
     vectors: tuple[int, ...]
     reduction: tuple[int, ...]
     block: tuple[int, ...]

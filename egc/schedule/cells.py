@@ -1,0 +1,258 @@
+"""The loop e-graph as plain values, and its growth under budgets.
+
+Axes have names of their own in here: a shared axis keeps its name, another one of stage ``s`` is called ``s.axis``, since two
+stages may call different axes the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from egc.errors import CompileError
+from egc.resources import data_folder
+from egc.rules import RuleBook, load_rules
+from egc.schedule.provenance import built_terms
+
+RULESET = "loops"
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """The body of stage number `stage`, reading from panels what `packs` says: (buffer, dim, width)."""
+
+    stage: int
+    pack: tuple[str, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """A loop over the e-class `child`."""
+
+    axis: str
+    step: int
+    span: int
+    kind: str
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """The e-class `first`, then the e-class `second`."""
+
+    first: int
+    second: int
+
+
+Cell: TypeAlias = "Do | For | Then"
+Row: TypeAlias = "tuple[str | int, ...]"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the e-graph is told: the loops of every stage outermost first, as (axis, span), and rows by relation."""
+
+    stages: tuple[tuple[tuple[str, int], ...], ...]
+    rows: Mapping[str, tuple[Row, ...]]
+
+
+@dataclass(frozen=True)
+class LoopGraph:
+    """The saturated e-graph: cells by e-class and the root; `stopped` says what ended the search, after `seconds`."""
+
+    cells: Mapping[int, tuple[Cell, ...]]
+    root: int
+    stopped: str
+    seconds: float
+    rules_of: Callable[[Sequence[Cell]], tuple[str, ...]]
+
+    @property
+    def size(self) -> int:
+        """The number of cells."""
+        return sum(map(len, self.cells.values()))
+
+
+@lru_cache(maxsize=1)
+def shipped_loop_rules() -> RuleBook:
+    """The rules of rules/loops.egg."""
+    return load_rules([data_folder("rules") / "loops.egg"])
+
+
+_KINDS = {"Whole": "whole", "Seq": "seq", "Par": "par", "Unroll": "unroll", "Vec": "vec"}
+
+
+class Saturator:
+    """An e-graph that holds the rules of one book; each kernel's terms come and go with `push` and `pop`."""
+
+    def __init__(self, book: RuleBook) -> None:
+        from egglog import bindings
+
+        self.eg = bindings
+        self.egraph = bindings.EGraph()
+        self.span = bindings.PanicSpan()
+        self.book = book.only({RULESET})
+        self.recorded = {rule.name: rule for rule in self.book.rules}
+        self.run_commands(*self.book.commands())
+        self.push, self.pop, self.step = (
+            self.egraph.parse_program(text)[0] for text in ("(push)", "(pop)", f"(run {RULESET} 1)")
+        )
+
+    def run_commands(self, *commands: Any) -> list[Any]:
+        """Run egglog commands; a panic or an error becomes a CompileError that says what egglog said."""
+        try:
+            return self.egraph.run_program(*commands)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise CompileError(
+                "the loop e-graph failed",
+                where="rules of the ruleset `loops`",
+                why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                hint="`egc rules check FILE` finds what is wrong with a rule",
+            ) from error
+
+    def saturate(self, facts: Facts, seconds: float, rows: int) -> LoopGraph:
+        """The e-graph of all nests that the rules find for `facts`; it stops early when a budget is spent."""
+        started = time.perf_counter()
+        self.run_commands(self.push)
+        try:
+            self.run_commands(*self._commands(facts))
+            stopped = "saturated"
+            while self._iterate():
+                if time.perf_counter() - started > seconds:
+                    stopped = f"{seconds:g} s"
+                    break
+                if self._size() > rows:
+                    stopped = f"{rows} rows"
+                    break
+            return self._read(stopped, started)
+        finally:
+            self.run_commands(self.pop)
+
+    def _iterate(self) -> bool:
+        outputs = self.run_commands(self.step)
+        return any(getattr(out, "report", None) is not None and out.report.updated for out in outputs)
+
+    def _size(self) -> int:
+        return len(self.egraph.freeze().functions["For"].rows)
+
+    # Terms.
+
+    def _commands(self, facts: Facts) -> list[Any]:
+        eg, span = self.eg, self.span
+        term = None
+        for number, loops in reversed(list(enumerate(facts.stages))):
+            body = self._call("Do", str(number))
+            for axis, extent in reversed(loops):
+                body = self._call("For", axis, 1, extent, self._call("Whole"), body)
+            term = body if term is None else self._call("Then", body, term)
+        commands = [eg.ActionCommand(eg.Expr_(span, self._call("outermost", term)))]
+        for relation, rows in facts.rows.items():
+            commands += [eg.ActionCommand(eg.Expr_(span, self._call(relation, *row))) for row in rows]
+        return commands
+
+    def _call(self, head: str, *args: Any) -> Any:
+        eg, span = self.eg, self.span
+        terms = []
+        for arg in args:
+            if isinstance(arg, int):
+                arg = eg.Lit(span, eg.Int(arg))
+            elif isinstance(arg, str):
+                arg = eg.Lit(span, eg.String(arg))
+            terms.append(arg)
+        return eg.Call(span, head, terms)
+
+    # Reading.
+
+    def _read(self, stopped: str, started: float) -> LoopGraph:
+        reader = _Reader(self.egraph)
+        cells = reader.cells()
+        rules = self.book.rules
+        return LoopGraph(
+            cells,
+            reader.root,
+            stopped,
+            time.perf_counter() - started,
+            lambda chosen: reader.rules_of(chosen, rules),
+        )
+
+
+class _Reader:
+    """One frozen state of the e-graph as plain values."""
+
+    def __init__(self, egraph: Any) -> None:
+        self.egraph = egraph
+        self.tables = egraph.freeze().functions
+        self.numbers: dict[Any, int] = {}
+        self.strings: dict[Any, str] = {}
+        self.ints: dict[Any, int] = {}
+        self.kinds = {
+            self.tables[name].rows[0].output: kind for name, kind in _KINDS.items() if self.tables[name].rows
+        }
+        self.terms: dict[Cell, tuple[str, tuple[Any, ...]]] = {}
+        self.root = -1
+
+    def number(self, value: Any) -> int:
+        return self.numbers.setdefault(value, len(self.numbers))
+
+    def string(self, value: Any) -> str:
+        if value not in self.strings:
+            self.strings[value] = self.egraph.value_to_string(value)
+        return self.strings[value]
+
+    def int(self, value: Any) -> int:
+        if value not in self.ints:
+            self.ints[value] = self.egraph.value_to_i64(value)
+        return self.ints[value]
+
+    def cells(self) -> dict[int, tuple[Cell, ...]]:
+        """The cells of every e-class, in a fixed order."""
+        found: dict[int, list[Cell]] = {}
+        for head in ("Do", "DoPacked", "For", "Then"):
+            for row in self.tables[head].rows:
+                cell = self.cell(head, row.inputs)
+                self.terms[cell] = (head, tuple(row.inputs))
+                found.setdefault(self.number(row.output), []).append(cell)
+        self.root = self._root(found)
+        return {eclass: tuple(cells) for eclass, cells in found.items()}
+
+    def cell(self, head: str, inputs: Sequence[Any]) -> Cell:
+        """The cell of one row of a constructor's table."""
+        match head:
+            case "Do":
+                return Do(int(self.string(inputs[0])))
+            case "DoPacked":
+                stage, buffer, dim, width = inputs
+                return Do(int(self.string(stage)), (self.string(buffer), self.int(dim), self.int(width)))
+            case "For":
+                axis, step, span, kind, child = inputs
+                return For(
+                    self.string(axis), self.int(step), self.int(span), self.kinds[kind], self.number(child)
+                )
+        return Then(self.number(inputs[0]), self.number(inputs[1]))
+
+    def _root(self, cells: Mapping[int, Sequence[Cell]]) -> int:
+        """The e-class that is nobody's child, of those marked outermost."""
+        children = {child for of_class in cells.values() for cell in of_class for child in _children(cell)}
+        roots = [self.number(row.inputs[0]) for row in self.tables["outermost"].rows]
+        return next(root for root in roots if root not in children)
+
+    def rules_of(self, chosen: Sequence[Cell], rules: Sequence[Any]) -> tuple[str, ...]:
+        """The names of the rules that built any of the chosen cells, in file order."""
+        literals = {number: value for value, number in self.ints.items()}
+        built = built_terms(self.tables, literals, rules)
+        wanted = {self.terms[cell] for cell in chosen}
+        names = {name for term in wanted for name in built.get(term, ())}
+        return tuple(rule.name for rule in rules if rule.name in names)
+
+
+def _children(cell: Cell) -> tuple[int, ...]:
+    match cell:
+        case For(child=child):
+            return (child,)
+        case Then(first=first, second=second):
+            return (first, second)
+    return ()

@@ -1,0 +1,246 @@
+"""The cheapest nests of a loop e-graph: a small Pareto front of states for every e-class, bottom-up.
+
+Two suffixes of one e-class do the same work, so one that is better in arithmetic, ports and every memory boundary is better
+wherever it stands; only what differs in panels or in parallel loops is kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from egc.machine import Machine
+from egc.schedule.access import Access, StageModel
+from egc.schedule.cells import Cell, Do, For, LoopGraph, Then
+from egc.schedule.states import JOINED, STRAIGHT, Extender, Shape, State
+
+_FRONT = 4  # states kept for an e-class and each choice of panels
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` is what it is predicted for."""
+
+    compute: float
+    l1: float
+    l2: float
+    l3: float
+    dram: float
+    launch: float
+    seconds: float
+    threads: int = 1
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms by name."""
+        return {name: getattr(self, name) for name in ("compute", "l1", "l2", "l3", "dram", "launch")}
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            *(getattr(self, name) + getattr(other, name) for name in (*self.terms, "seconds")), self.threads
+        )
+
+
+class Chooser:
+    """Walks a loop e-graph. `models` are the stages that the numbers of its bodies mean; `names` are the axes' names in
+    the e-graph by stage."""
+
+    def __init__(
+        self, graph: LoopGraph, models: Sequence[StageModel], machine: Machine, threads: int
+    ) -> None:
+        self.graph, self.models, self.machine, self.threads = graph, models, machine, threads
+        self.extender = Extender(machine)
+        self.fronts: dict[int, list[State]] = {}
+        self.shapes: dict[tuple[int, int], Shape] = {}
+        self.spans: dict[int, dict[str, int]] = {}
+        self.accesses: tuple[Access, ...] = tuple(a for model in models for a in model.accesses)
+        self._alive: list[object] = []
+
+    def best(self, count: int) -> list[tuple[State, Cost]]:
+        """The `count` cheapest nests of the root, cheapest first; ties go to the one with fewer loops."""
+        shape = self.shape(self.graph.root, self.accesses)
+        found: list[tuple[State, Cost]] = []
+        for state in self.front(self.graph.root):
+            done = self.extender.finished(state, shape)
+            if done is not None:
+                found.append((done, self.cost(done)))
+        found.sort(key=lambda item: (item[1].seconds, len(item[0].loops), str(item[0].loops)))
+        return found[:count]
+
+    def front(self, eclass: int) -> list[State]:
+        """The states of an e-class worth keeping."""
+        if eclass not in self.fronts:
+            self.fronts[eclass] = []
+            states: list[State] = []
+            for cell in self.graph.cells[eclass]:
+                states += self.states(eclass, cell)
+            self.fronts[eclass] = self.prune(states)
+        return self.fronts[eclass]
+
+    def states(self, eclass: int, cell: Cell) -> list[State]:
+        """The states that one cell gives."""
+        match cell:
+            case Do(stage=stage):
+                return [self.extender.body(cell, self.models[stage])]
+            case For(kind="whole"):
+                return []
+            case For(child=child):
+                found = []
+                for state in self.front(child):
+                    inner, outer = self.shape(child, state.accesses), self.shape(eclass, state.accesses)
+                    new = self.extender.extend(state, cell, inner, outer)
+                    if new is not None:
+                        found.append(new)
+                return found
+            case Then(first=first, second=second):
+                return [
+                    joined
+                    for one in self.front(first)
+                    for two in self.front(second)
+                    if (
+                        joined := self.join(
+                            one, self.shape(first, one.accesses), two, self.shape(second, two.accesses)
+                        )
+                    )
+                ]
+
+    def join(self, one: State, first: Shape, two: State, second: Shape) -> State | None:
+        """Two parts one after the other."""
+        a, b = self.extender.finished(one, first), self.extender.finished(two, second)
+        if a is None or b is None or a.parallel > 1 or b.parallel > 1:
+            return None
+        stages = (*(a.stages or (a.loops,)), *(b.stages or (b.loops,)))
+        return State(
+            JOINED,
+            (),
+            (*a.model, *b.model),
+            (*a.accesses, *b.accesses),
+            a.compute + b.compute,
+            a.l1 + b.l1,
+            tuple((*x, *y) for x, y in zip(a.traffic, b.traffic, strict=True)),
+            packs=(*a.packs, *b.packs),
+            stages=stages,
+        )
+
+    def shape(self, eclass: int, accesses: tuple[Access, ...]) -> Shape:
+        """The shape of an e-class for a list of accesses."""
+        key = (eclass, id(accesses))
+        if key not in self.shapes:
+            self._alive.append(accesses)  # an id stands for its object only while that lives
+            self.shapes[key] = Shape(self.spans_of(eclass), accesses, self.machine)
+        return self.shapes[key]
+
+    def spans_of(self, eclass: int) -> dict[str, int]:
+        """The positions of every axis inside an e-class; equal for all its cells."""
+        if eclass not in self.spans:
+            cell = self.graph.cells[eclass][0]
+            match cell:
+                case For(axis=axis, span=span, child=child):
+                    self.spans[eclass] = {**self.spans_of(child), axis: span}
+                case Then(first=first, second=second):
+                    self.spans[eclass] = {**self.spans_of(first), **self.spans_of(second)}
+                case _:
+                    self.spans[eclass] = {}
+        return self.spans[eclass]
+
+    def prune(self, states: list[State]) -> list[State]:
+        """The best few of each kind, none dominated by another of its kind."""
+        groups: dict[object, list[tuple[tuple[float, ...], State]]] = {}
+        for state in states:
+            key = (
+                state.packs,
+                state.parallel > 1,
+                state.phase == STRAIGHT,
+                state.vector if state.phase == STRAIGHT else None,
+            )
+            groups.setdefault(key, []).append((self.measure(state), state))
+        kept: list[State] = []
+        for group in groups.values():
+            group.sort(key=lambda item: item[0])
+            chosen: list[tuple[tuple[float, ...], State]] = []
+            for measure, state in group:
+                if len(chosen) == _FRONT:
+                    break
+                if not any(all(x <= y for x, y in zip(other, measure, strict=True)) for other, _ in chosen):
+                    chosen.append((measure, state))
+            kept += [state for _, state in chosen]
+        return kept
+
+    def measure(self, state: State) -> tuple[float, ...]:
+        """Seconds on one core: the whole, then its terms."""
+        if state.phase == STRAIGHT:
+            return (float(len(state.loops)),)
+        terms = self.terms(state, 1, 1.0)
+        return (self.whole(terms), *terms)
+
+    def terms(self, state: State, threads: int, share: float) -> list[float]:
+        """Seconds of arithmetic, first cache and every boundary; `share` is the busiest thread's part of the work."""
+        hertz = self.machine.core.hertz
+        found = [state.compute * share / hertz, state.l1 * share / hertz]
+        for level, moved in zip(self.machine.levels, state.traffic, strict=True):
+            total = sum(moved)
+            found.append(max(total * share / level.bandwidth, total / level.shared_bandwidth))
+        return found
+
+    def whole(self, terms: Sequence[float]) -> float:
+        """Terms that overlap, as one figure."""
+        longest = max(terms)
+        return longest + (1 - self.machine.overlap) * (sum(terms) - longest)
+
+    def cost(self, state: State) -> Cost:
+        """The predicted cost of a finished nest, with data at home in the nearest memory that holds all of it."""
+        threads = self.threads if state.parallel > 1 else 1
+        trips = max(state.parallel, 1.0)
+        share = -(-trips // threads) / trips if threads > 1 else 1.0
+        whole = self.shape(self.graph.root, self.accesses)
+        warm = replace(
+            state,
+            traffic=tuple(
+                tuple(0.0 for _ in moved) if whole.fits[level + 1 - 1] else moved
+                for level, moved in enumerate(state.traffic)
+            ),
+        )
+        terms = self.terms(warm, threads, share)
+        launch = self.machine.launch + (self.machine.fork if state.parallel > 1 else 0.0)
+        named = dict(zip((level.name for level in self.machine.levels), terms[2:], strict=True))
+        return Cost(
+            terms[0],
+            terms[1],
+            named.get("l2", 0.0),
+            named.get("l3", 0.0),
+            named["dram"],
+            launch,
+            self.whole(terms) + launch,
+            threads,
+        )
+
+
+def axis_of(name: str) -> str:
+    """The axis that a name in the loop e-graph means."""
+    return name.rpartition(".")[2]
+
+
+def renamed(model: StageModel, names: Mapping[str, str]) -> StageModel:
+    """A stage's numbers under the axes' names in the e-graph."""
+
+    def name(axis: str) -> str:
+        return names.get(axis, axis)
+
+    accesses = tuple(
+        replace(
+            access,
+            dims=tuple(replace(d, steps=tuple((name(a), n) for a, n in d.steps)) for d in access.dims),
+            stride={name(a): n for a, n in access.stride.items()},
+        )
+        for access in model.accesses
+    )
+    return replace(
+        model,
+        extents={name(a): n for a, n in model.extents.items()},
+        static=frozenset(map(name, model.static)),
+        parallel=tuple(map(name, model.parallel)),
+        reduction=tuple(map(name, model.reduction)),
+        accesses=accesses,
+        reducing=tuple(replace(w, axes=frozenset(map(name, w.axes))) for w in model.reducing),
+        finishing=tuple(replace(w, axes=frozenset(map(name, w.axes))) for w in model.finishing),
+    )

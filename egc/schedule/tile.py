@@ -1,0 +1,113 @@
+"""What straight-line code costs: the register tile of a stage, in cycles of the core's ports.
+
+The tile's instructions are counted from the stage's accesses and scalar functions; its time is that of the busiest port,
+or of the longest chain of dependent instructions (Fog, "The microarchitecture of Intel, AMD and VIA CPUs"; the bound by
+chains is latency times the links of one chain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from egc.machine import Machine
+from egc.schedule.access import Access, StageModel, Work
+
+
+@dataclass(frozen=True, slots=True)
+class TileCost:
+    """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the reduction once.
+    `partials` is the number of registers that hold partial results."""
+
+    compute: float
+    l1: float
+    finish_compute: float
+    finish_l1: float
+    partials: float
+
+
+class TileModel:
+    """Costs of tiles of one stage. `vector` is the axis along the lanes, None for scalar code."""
+
+    def __init__(
+        self,
+        stage: StageModel,
+        accesses: tuple[Access, ...],
+        spans: Mapping[str, int],
+        vector: str | None,
+        lanes: int,
+        machine: Machine,
+    ) -> None:
+        self.stage, self.accesses, self.spans = stage, accesses, spans
+        self.vector, self.lanes, self.machine = vector, lanes, machine
+        self.across = vector is not None and vector in stage.reduction
+
+    def cost(self) -> TileCost | None:
+        """The cost; None where the tile does not fit the registers or is too long."""
+        stage, core = self.stage, self.machine.core
+        partials = self.points(stage.parallel) if stage.combine else 0.0
+        steps = self.points(stage.reduction)
+        value = sum(self.work(work) for work in stage.reducing)
+        combining = stage.combine * partials * steps
+        reads, cycles_in, live = self.traffic(reduced=True)
+        moves, cycles_out, _ = self.traffic(reduced=False)
+        finishing = sum(self.work(work) for work in stage.finishing)
+        if self.across:
+            finishing += core.horizontal * partials
+        needed = partials + live + (2 if value else 1) if stage.combine else 0
+        if (
+            needed > core.registers + 1
+            or value + combining + reads + moves + finishing > self.machine.tiles.instructions
+        ):
+            return None
+        busy = (value + combining) / core.fma
+        issue = (value + combining + reads) / core.issue
+        chain = stage.chain * steps if stage.combine else 0.0
+        return TileCost(
+            max(busy, issue, chain),
+            cycles_in,
+            max(finishing / core.fma, (finishing + moves) / core.issue),
+            cycles_out,
+            partials,
+        )
+
+    def points(self, axes: tuple[str, ...] | frozenset[str]) -> float:
+        """How many vectors (or scalars) the tile computes of something that depends on `axes`."""
+        count = 1.0
+        for axis in axes:
+            span = self.spans.get(axis, 1)
+            count *= -(-span // self.lanes) if axis == self.vector else span
+        return count
+
+    def work(self, work: Work) -> float:
+        """Instructions of a scalar function over the tile; what does not depend on the lanes is hoisted."""
+        if self.vector is not None and not self.across and self.vector not in work.axes:
+            return 0.0
+        return work.instructions * self.points(work.axes)
+
+    def traffic(self, reduced: bool) -> tuple[float, float, float]:
+        """Loads and stores of the reduction's body or of the rest: instructions, cycles of the ports, operands in registers."""
+        core = self.machine.core
+        loads = stores = slow = vectors = scalars = 0.0
+        for access in self.accesses:
+            if access.reduced != reduced:
+                continue
+            along = self.vector is not None and access.depends(self.vector)
+            if not along:
+                count = access.elements(self.spans)
+                scalars += count
+                if access.store or self.vector is None or access.reduced:
+                    stores, loads = (stores + count, loads) if access.store else (stores, loads + count)
+                continue
+            assert self.vector is not None
+            count = access.vector_loads(self.spans, self.vector, self.lanes)
+            if access.stride[self.vector] != 1:
+                slow += count * self.lanes * (core.scatter if access.store else core.gather)
+            elif access.store:
+                stores += count
+            else:
+                loads += count
+                vectors += count
+        steps = self.points(self.stage.reduction)
+        live = min(vectors, scalars) / steps if reduced and vectors and scalars else vectors / steps
+        return loads + stores, loads / core.load + stores / core.store + slow, live
