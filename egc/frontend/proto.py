@@ -218,7 +218,7 @@ def declared_type(proto: TypeProto) -> tuple[str, list[int | str | None] | None]
     """What a value's type says: a dtype, and an integer, a name or None for each axis; None where the rank
     is unknown.
 
-    Sequences, optionals and maps are ``("object", [])``; a type that says nothing is ``("", None)``.
+    Sequences, optionals and maps are ``("object", [])``; a type that does not say has the dtype ``""``.
     """
     kind = proto.WhichOneof("value")
     if kind is None:
@@ -228,7 +228,7 @@ def declared_type(proto: TypeProto) -> tuple[str, list[int | str | None] | None]
     if kind != "tensor_type":
         return "object", []
     tensor = proto.tensor_type
-    dtype = element_type(tensor.elem_type)
+    dtype = element_type(tensor.elem_type) if tensor.elem_type else ""
     if not tensor.HasField("shape"):
         return dtype, None
     shape: list[int | str | None] = []

@@ -11,6 +11,9 @@ from egc.ir.dims import Dim, Shape, SymDim, ceildiv, dim_max, dim_min, floordiv,
 from egc.ir.infer import broadcast
 
 FAMILY = "shape"
+# Exporters write the largest 32-bit or 64-bit number for "to the end"; no axis is that long.
+_BEYOND = (1 << 31) - 1
+_FAR = 1 << 48
 
 
 def known_dims(ctx: Context, value: str | None, what: str) -> Shape:
@@ -234,13 +237,13 @@ def slice_range(start: Dim, end: Dim, step: int, extent: Dim) -> tuple[Dim, Dim]
 
 def _clamped(place: Dim, extent: Dim, low: Dim, high: Dim) -> Dim:
     """``place``, counted from the end where it is negative, moved into ``low … high``."""
-    if isinstance(place, int) and place < 0:
+    if isinstance(place, int) and abs(place) >= _BEYOND:
+        return high if place > 0 else low
+    if at_least(-place, 1):
         place = place + extent
-    elif isinstance(place, SymDim) and not at_least(place, 0):
-        # Counted from the end or from the front: which one, only the run could tell.
-        if not at_least(-place, 1):
-            raise NotCompiled("the sign of a place in the range depends on the run")
-        place = place + extent
+    elif not at_least(place, 0):
+        # The run will tell whether it counts from the end: the quotient is -1 where it is negative, else 0.
+        place = place - extent * floordiv(place, _FAR)
     if not at_least(place - low, 0):
         place = dim_max(place, low)
     return place if at_least(high - place, 0) else dim_min(place, high)

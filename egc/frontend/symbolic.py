@@ -31,7 +31,11 @@ class _Unknown(Exception):
 def at_least(dim: Dim, bound: int) -> bool:
     """Whether ``dim >= bound`` for all values of its symbols, which are extents and so not negative."""
     low = _lower(dim)
-    return low is not None and low >= bound
+    if low is not None and low >= bound:
+        return True
+    pieces = _sampled(dim)
+    # Beyond the last sample the dim goes on as between the last two.
+    return pieces is not None and min(pieces) >= bound and pieces[-1] >= pieces[-2]
 
 
 def _lower(dim: Dim) -> int | None:
@@ -69,20 +73,29 @@ def simplify(dim: Dim) -> Dim:
     """``dim``, or a linear dim that is equal to it for all extents; tried for sums of ``min`` and ``max``
     of one symbol.
 
-    Such a dim is piecewise linear in its symbol. Two pieces ``a s + b`` meet where ``s`` is at most the sum
-    of the constants' magnitudes doubled, so a line that agrees up to there and on one step beyond agrees
-    everywhere.
+    A line that agrees on all samples agrees everywhere.
     """
-    names = symbols_of(dim)
-    reach = None if isinstance(dim, int) else _reach(dim)
-    if isinstance(dim, int) or len(names) != 1 or reach is None or reach > _MAX_REACH or not _has_calls(dim):
+    if isinstance(dim, int) or not _has_calls(dim) or (values := _sampled(dim)) is None:
         return dim
-    (name,) = names
-    values = [evaluate(dim, {name: s}) for s in range(2 * reach + 3)]
+    (name,) = symbols_of(dim)
     slope = values[-1] - values[-2]
     constant = values[-1] - slope * (len(values) - 1)
     line = symbol(name) * slope + constant
     return line if all(v == slope * s + constant for s, v in enumerate(values)) else dim
+
+
+def _sampled(dim: Dim) -> list[int] | None:
+    """The values of a dim of one symbol at 0, 1, 2 … up to where it has become a straight line for good; None
+    for dims that are not piecewise linear, or become straight too late.
+
+    Two pieces ``a s + b`` meet where ``s`` is at most the sum of the constants' magnitudes doubled.
+    """
+    names = symbols_of(dim)
+    reach = _reach(dim)
+    if len(names) != 1 or reach is None or reach > _MAX_REACH:
+        return None
+    (name,) = names
+    return [evaluate(dim, {name: s}) for s in range(2 * reach + 3)]
 
 
 def _has_calls(dim: SymDim) -> bool:

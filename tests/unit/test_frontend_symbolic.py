@@ -1,0 +1,53 @@
+"""Dims as exporters compute them: what is said of them holds for every extent."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from egc.frontend.shape import slice_range
+from egc.frontend.symbolic import at_least, simplify
+from egc.ir.dims import Dim, dim_max, dim_min, evaluate, symbol
+
+N = symbol("n")
+PLACES = st.one_of(st.integers(-6, 6), st.just(1 << 62), st.just(-(1 << 62)))
+
+
+def _dims() -> st.SearchStrategy[Dim]:
+    leaves = st.one_of(st.integers(-8, 8), st.just(N))
+
+    def grow(inner: st.SearchStrategy[Dim]) -> st.SearchStrategy[Dim]:
+        pair = st.tuples(inner, inner)
+        return st.one_of(
+            pair.map(lambda p: p[0] + p[1]),
+            pair.map(lambda p: p[0] - p[1]),
+            pair.map(lambda p: dim_min(*p)),
+            pair.map(lambda p: dim_max(*p)),
+            inner.map(lambda d: 2 * d),
+        )
+
+    return st.recursive(leaves, grow, max_leaves=8)
+
+
+@given(_dims(), st.integers(0, 200))
+def test_simplify_keeps_the_value_for_every_extent(dim: Dim, n: int) -> None:
+    assert evaluate(simplify(dim), {"n": n}) == evaluate(dim, {"n": n})
+
+
+@given(_dims(), st.integers(-10, 10), st.integers(0, 60))
+def test_at_least_is_never_wrong(dim: Dim, bound: int, n: int) -> None:
+    if at_least(dim, bound):
+        assert evaluate(dim, {"n": n}) >= bound
+
+
+@given(PLACES, PLACES, st.sampled_from([-3, -2, -1, 1, 2, 3]), st.integers(0, 20))
+def test_a_slice_of_a_symbolic_axis_is_pythons(start: int, end: int, step: int, n: int) -> None:
+    # Going backwards from before the first element, ONNX begins at the first and Python takes nothing.
+    assume(step > 0 or start >= -n)
+    first, size = (evaluate(d, {"n": n}) for d in slice_range(start, end, step, N))
+    assert [first + i * step for i in range(size)] == list(range(n))[start:end:step]
+
+
+def test_shifted_lengths_become_the_length_again() -> None:
+    assert simplify(dim_max(-dim_min(1, N) + dim_min(N + 1, dim_min(1, N) + N), 0)) == N
+    assert simplify(dim_min(N, 5)) == dim_min(N, 5)
