@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from egc.codegen.compile import CompiledKernel, compile_module, compile_nest
-from egc.codegen.native import NativeKernel, aligned, best_seconds, pack_array
+from egc.codegen.native import NativeKernel, aligned, best_seconds
+from egc.codegen.program import packed
 from egc.codegen.target import ARCHITECTURES, Target, parse_arch
 from egc.ir.dims import symbol
 from egc.ir.expr import Acc, Const, Load, call
@@ -122,7 +123,7 @@ def measure(nest: Nest, target: Target) -> float:
     arrays: list[np.ndarray] = []
     for buffer in nest.kernel.params:
         array = rng.standard_normal(buffer.type.shape).astype(np.float32)  # type: ignore[arg-type]
-        arrays.append(aligned(pack_array(array, packs[buffer.name]) if buffer.name in packs else array))
+        arrays.append(aligned(packed(array, packs[buffer.name]) if buffer.name in packs else array))
     run = NativeKernel(compile_nest(nest, target), target).bind(arrays, (), {})
     return best_seconds(lambda: run(0))
 

@@ -16,18 +16,8 @@ from egc.codegen.link import link
 from egc.codegen.runtime_ir import support_ir
 from egc.codegen.target import Target
 from egc.ir.dims import evaluate
-from egc.ir.nest import Pack
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-
-
-def pack_array(array: np.ndarray, pack: Pack) -> np.ndarray:
-    """`array` in the layout of `pack`: panels of `block` positions of one dim, zero-filled at the end."""
-    panels = -(-array.shape[pack.dim] // pack.block)
-    moved = np.moveaxis(array, pack.dim, -1)
-    filled = np.zeros((*moved.shape[:-1], panels * pack.block), array.dtype)
-    filled[..., : moved.shape[-1]] = moved
-    return np.ascontiguousarray(np.moveaxis(filled.reshape(*moved.shape[:-1], panels, pack.block), -2, 0))
 
 
 class NativeKernel:

@@ -8,6 +8,7 @@ import numpy as np
 
 from egc.codegen import native
 from egc.codegen.compile import compile_nest
+from egc.codegen.program import packed
 from egc.codegen.target import Target
 from egc.ir.dims import evaluate
 from egc.ir.nest import Nest
@@ -40,7 +41,7 @@ class NativeKernel:
             if buffer.name in inputs:
                 content = np.asarray(inputs[buffer.name], dtype).reshape(shape)
                 if buffer.name in packs:
-                    content = native.pack_array(content, packs[buffer.name])
+                    content = packed(content, packs[buffer.name])
             # A margin on both sides shows writes outside; reads outside see junk.
             memories[buffer.name] = memory = np.full(content.nbytes + 256, _JUNK, np.uint8)
             arrays[buffer.name] = memory[128 : 128 + content.nbytes].view(dtype).reshape(content.shape)
