@@ -1,6 +1,6 @@
 """LLVM IR to object code, in this process; egc.codegen.jobs has the worker processes.
 
-The IR comes unrolled, vectorised and with its loop invariants hoisted: the optimiser's passes would add nothing,
+The IR comes unrolled, vectorised and with its loop invariants hoisted: the optimiser would add nothing,
 so only the code generator runs. A 6×64 matrix product takes it 8 ms.
 """
 
