@@ -14,6 +14,7 @@ import numpy as np
 
 from egc.egraph.snapshot import ENode, Snapshot
 from egc.extract.solution import Solution
+from egc.extract.sources import sources_of
 from egc.ir.evaluate import evaluate_node
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.types import numpy_dtype
@@ -40,7 +41,9 @@ class _Decoder:
         self.builder = GraphBuilder(source.name)
         self.names: dict[int, str] = {}
         self.multi: dict[int, tuple[str, ...]] = {}
+        self.sources = sources_of(source, snapshot, solution)
         self.arrays: dict[int, np.ndarray] = {}
+        self.known: dict[int, bool] = {}
         self.by_digest = {constant.digest: constant.data for constant in source.constants.values()}
         self.original: dict[int, list[str]] = {}
         for name, eclass in snapshot.roots.items():
@@ -55,13 +58,25 @@ class _Decoder:
             self.builder.input(name, self.source.types[name])
             self.names.setdefault(self.snapshot.roots[name], name)
         for eclass in self.solution.order:
-            if eclass not in self.names and eclass not in self.snapshot.constant:
+            if eclass not in self.names and not self.is_known(eclass):
                 self.emit(eclass, self.solution.choice[eclass])
         outputs: list[str] = []
         for name in self.source.outputs:
             value = self.value(self.snapshot.roots[name])
             outputs.append(self.copied(value) if value in outputs or self.is_given(value) else value)
         return Decoded(self.builder.finish(outputs), {name: eclass for eclass, name in self.names.items()})
+
+    def is_known(self, eclass: int) -> bool:
+        """Whether an e-class is a constant of known size; one expanded to a symbolic extent is computed at run time."""
+        if eclass not in self.known:
+            children = self.solution.choice[eclass].children
+            type_ = self.snapshot.types.get(eclass)
+            self.known[eclass] = (
+                eclass in self.snapshot.constant
+                and (type_ is None or type_.is_static)
+                and all(map(self.is_known, children))
+            )
+        return self.known[eclass]
 
     def is_given(self, value: str) -> bool:
         """Whether a value is an input or a constant: no kernel writes it."""
@@ -84,11 +99,6 @@ class _Decoder:
         """The name that the value has in the source graph."""
         return next(iter(self.original.get(eclass, ())), None)
 
-    def sources(self, eclass: int) -> tuple[str, ...]:
-        """The ONNX nodes whose results this e-class holds."""
-        producers = (self.source.producer.get(name) for name in self.original.get(eclass, ()))
-        return tuple(dict.fromkeys(source for node in producers if node for source in node.sources))
-
     def emit(self, eclass: int, enode: ENode) -> None:
         if enode.op == "output":
             self.names[eclass] = self.multi[enode.children[0]][enode.attr("index")]
@@ -96,11 +106,11 @@ class _Decoder:
         operands = [self.value(child) for child in self.operands(eclass, enode)]
         if enode.op in ("host", "topk"):
             self.multi[eclass] = self.builder.add_multi(
-                enode.op, operands, self.multi_sources(eclass), **dict(enode.attrs)
+                enode.op, operands, self.sources[eclass], **dict(enode.attrs)
             )
             return
         self.names[eclass] = self.builder.add(
-            enode.op, operands, self.sources(eclass), self.known_name(eclass), **dict(enode.attrs)
+            enode.op, operands, self.sources[eclass], self.known_name(eclass), **dict(enode.attrs)
         )
 
     def operands(self, eclass: int, enode: ENode) -> tuple[int, ...]:
@@ -112,14 +122,6 @@ class _Decoder:
         if first.op == "concat" and first.attrs == enode.attrs and self.readers[inner] == 1:
             return (*self.operands(inner, first), *enode.children[1:])
         return enode.children
-
-    def multi_sources(self, eclass: int) -> tuple[str, ...]:
-        """The ONNX nodes of an operator with several results."""
-        for name, root in self.snapshot.roots.items():
-            chosen = self.solution.choice.get(root)
-            if chosen is not None and chosen.op == "output" and chosen.children == (eclass,):
-                return self.source.producer[name].sources
-        return ()
 
     def array(self, eclass: int) -> np.ndarray:
         """The content of a constant e-class; nothing on the way to it is kept."""
