@@ -8,6 +8,7 @@ from egc.ir.graph import Graph
 from egc.ir.kernel import Kernel
 from egc.kernels.canonical import kernel_key
 from egc.kernels.group import Group, HostCall, KernelCall
+from egc.kernels.layouts import physical_layouts
 from egc.kernels.legality import ANCHORS, Legal
 from egc.kernels.lower import can_lower, lower
 from egc.kernels.order import runnable
@@ -24,8 +25,10 @@ def build_kernels(graph: Graph, legal: Legal) -> tuple[KernelCall | HostCall, ..
     """
     kernels: dict[str, Kernel] = {}
     calls: list[KernelCall | HostCall] = []
-    for group in partition(graph, legal):
-        lowered = lower(graph, group, "kernel")
+    groups = partition(graph, legal)
+    layouts = physical_layouts(graph, groups)
+    for group in groups:
+        lowered = lower(graph, group, "kernel", layouts)
         key = kernel_key(lowered.kernel)
         if key not in kernels:
             kernels[key] = replace(lowered.kernel, name=f"{_title(group)}_{key[:10]}")

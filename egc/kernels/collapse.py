@@ -7,14 +7,15 @@ So the pixels of a 1x1 convolution become one axis, as do the taps and channels 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from egc.ir.dims import Dim, SymDim, product, substitute, symbol, symbols_of
+from egc.ir.dims import Dim, SymDim, product, symbol, symbols_of
 from egc.ir.expr import Expr, Index, IndexExpr, Load, substitute_indices, transform, walk
 from egc.ir.kernel import Axis, Buffer, Stage
 from egc.ir.types import TensorType
 from egc.kernels.domain import substitute_index
+from egc.kernels.indices import Vector
 
 _MANY = 8  # beyond that many axes, merging only neighbours keeps compile time in bounds
 
@@ -116,24 +117,33 @@ def _span(access: _Access, shape: tuple[Dim, ...], a: Axis, b: Axis) -> tuple[in
     if not at:
         return ()
     low, high = at[0], at[-1]
-    flat: Dim = 0
-    for d in range(low, high + 1):
+    steps: list[Dim] = [0, 0]
+    stride: Dim = 1
+    for d in range(high, low - 1, -1):
         index = access.index[d]
         if not isinstance(index, int | SymDim):
             return None
-        flat = flat * shape[d] + index
-    steps = [_coefficient(flat, axis.name) for axis in (a, b)]
-    if None in steps or steps[0] != steps[1] * b.extent:  # type: ignore[operator]
-        return None
-    return low, high
+        for i, axis in enumerate((a, b)):
+            step = _coefficient(index, axis.name)
+            if step is None:
+                return None
+            steps[i] = steps[i] + step * stride
+        stride = stride * shape[d]
+    return (low, high) if steps[0] == steps[1] * b.extent else None
 
 
 def _coefficient(dim: Dim, name: str) -> Dim | None:
-    """What ``dim`` gains when ``name`` grows by one, where that is the same everywhere."""
-    at_zero, at_one = substitute(dim, {name: 0}), substitute(dim, {name: 1})
-    step = at_one - at_zero
-    linear = at_zero + step * symbol(name) == dim
-    return step if linear and name not in symbols_of(step) else None
+    """What ``dim`` gains when the axis ``name`` grows by one; None where that is not the same everywhere."""
+    step: Dim = 0
+    for monomial, coefficient in dim.terms if isinstance(dim, SymDim) else ():
+        rest = [atom for atom in monomial if atom != name]
+        if any(not isinstance(atom, str) and name in symbols_of(SymDim((((atom,), 1),))) for atom in rest):
+            return None
+        if len(monomial) - len(rest) > 1:
+            return None
+        if len(rest) < len(monomial):
+            step = step + (SymDim(((tuple(rest), coefficient),)) if rest else coefficient)
+    return step
 
 
 def _meets_alone(stage: Stage, a: str, b: str) -> bool:
@@ -176,10 +186,12 @@ def _flatten(stage: Stage, name: str, low: int, high: int, shape: tuple[Dim, ...
             flat = flat * shape[d] + part
         return (*old[:low], flat, *old[high + 1 :])
 
-    return _reindex(stage, name, index)
+    return reindexed(stage, name, index)
 
 
-def _reindex(stage: Stage, name: str, change) -> Stage:  # type: ignore[no-untyped-def]
+def reindexed(stage: Stage, name: str, change: Callable[[Vector], Vector]) -> Stage:
+    """The stage with the index vector of every access to the buffer ``name`` changed."""
+
     def rewrite(node: Expr) -> Expr:
         if isinstance(node, Load) and node.buffer == name:
             return replace(node, index=change(node.index))
@@ -219,5 +231,5 @@ def _squeeze(state: Merged) -> Merged:
         if len(kept) == type_.rank:
             continue
         types[name] = TensorType(type_.dtype, tuple(type_.shape[d] for d in kept))
-        stages = tuple(_reindex(s, name, lambda old, kept=kept: tuple(old[d] for d in kept)) for s in stages)
+        stages = tuple(reindexed(s, name, lambda old, kept=kept: tuple(old[d] for d in kept)) for s in stages)
     return replace(state, stages=stages, types=types)

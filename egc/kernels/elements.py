@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from egc.ir.dims import Dim, symbol
+from egc.ir.dims import Dim, symbol, symbols_of
 from egc.ir.expr import Const, Expr, Index, Load, call, cast
 from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Axis
@@ -45,7 +45,7 @@ class Elements:
         self.inside = {output: node for node in nodes for output in node.outputs}
         self.special: dict[str, Callable[[Vector], Expr]] = {}
         self._known: dict[tuple[str, Vector], Expr] = {}
-        self.taken = _all_symbols(graph)
+        self.taken = symbols_near(graph, nodes)
         self._fresh: dict[str, int] = {}
 
     def at(self, value: str, index: Vector) -> Expr:
@@ -99,8 +99,16 @@ class Elements:
         return _ELEMENT[node.op](self, node, index)
 
 
-def _all_symbols(graph: Graph) -> frozenset[str]:
-    return frozenset().union(*(type_.symbols for type_ in graph.types.values()))
+def symbols_near(graph: Graph, nodes: tuple[Node, ...]) -> frozenset[str]:
+    """The dim names that the types and attributes of some nodes speak of."""
+    found: set[str] = set()
+    for node in nodes:
+        for name in (*node.inputs, *node.outputs):
+            found |= graph.types[name].symbols
+        for _, value in node.attrs:
+            if isinstance(value, tuple):
+                found.update(*map(symbols_of, value))
+    return frozenset(found)
 
 
 def _map(el: Elements, node: Node, index: Vector) -> Expr:
@@ -165,8 +173,9 @@ def _pad(el: Elements, node: Node, index: Vector) -> Expr:
 
 def _position(el: Elements, indices: str, at: Vector, extent: Dim) -> Expr | Dim:
     """An element of an index tensor as an index below ``extent``; unchecked where a constant says it is in range."""
-    found = as_index(cast(el.at(indices, at), "int64"))
-    constant = el.graph.constants.get(indices)
+    element = el.at(indices, at)
+    found = as_index(cast(element, "int64"))
+    constant = el.graph.constants.get(element.buffer) if isinstance(element, Load) else None
     if constant is not None and constant.data.size and isinstance(extent, int):
         data: np.ndarray = constant.data
         if 0 <= int(data.min()) and int(data.max()) < extent:

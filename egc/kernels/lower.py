@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from egc.ir.dims import Dim, Shape, symbols_of
+from egc.ir.dims import Dim, Shape, SymDim, symbols_of
 from egc.ir.expr import Acc, Expr, IndexExpr, cast, transform
 from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Axis, Buffer, Stage
@@ -29,9 +29,10 @@ from egc.kernels.domain import (
     simplified,
     split_private,
 )
-from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError
+from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError, symbols_near
 from egc.kernels.group import Group
 from egc.kernels.indices import Vector, is_dim, wrapped
+from egc.kernels.layouts import Layouts, relaid
 from egc.kernels.reductions import REDUCTIONS, Reduction, reduction
 from egc.kernels.rows import ROWWISE, Rows, last_stage, row_dims
 
@@ -64,8 +65,11 @@ def can_lower(node: Node, graph: Graph) -> bool:
     return all(graph.types[name].dtype in DTYPES for name in (*node.inputs, *node.outputs))
 
 
-def lower(graph: Graph, group: Group, name: str) -> Lowered:
-    """The kernel ``name`` that computes ``group``; LoweringError where the group is no one kernel."""
+def lower(graph: Graph, group: Group, name: str, layouts: Layouts | None = None) -> Lowered:
+    """The kernel ``name`` that computes ``group``; LoweringError where the group is no one kernel.
+
+    ``layouts`` says which values are stored in another order of dims (egc.kernels.layouts).
+    """
     stages: list[Stage] = []
     locals_: list[Buffer] = []
     shared: tuple[str, ...] = ()
@@ -78,9 +82,9 @@ def lower(graph: Graph, group: Group, name: str) -> Lowered:
     if scattered := list(_scatter(graph, group)):
         # Updates overwrite what the copy wrote: both run in order in one thread, with no barrier between stages.
         stages = [replace(stage, ordered=True) for stage in (*stages, *scattered)]
-    named = [replace(stage, name=f"s{i}") for i, stage in enumerate(stages)]
-    types = {name: type_ for name, type_ in graph.types.items()}
-    merged = collapse(tuple(named), tuple(locals_), types, shared)
+    named = tuple(replace(stage, name=f"s{i}") for i, stage in enumerate(stages))
+    placed, types = relaid(named, graph.types, layouts or {})
+    merged = collapse(placed, tuple(locals_), types, shared)
     return canonical(name, merged, frozenset(graph.constants))
 
 
@@ -146,7 +150,7 @@ class _SplitFirst(Exception):
 def _lower_piece(
     graph: Graph, group: Group, piece: _Piece
 ) -> tuple[tuple[Stage, ...], tuple[Buffer, ...], tuple[str, ...]]:
-    taken = frozenset().union(*(type_.symbols for type_ in graph.types.values()))
+    taken = symbols_near(graph, group.nodes)
     domain = domain_of(piece.shape, "i", taken)
     for _ in range(_MAX_SPLITS):
         try:
@@ -234,7 +238,11 @@ def _build_rows(
     names = {axis.name for axis in domain.axes}
     if inner & outer & names:
         raise LoweringError(f"a view after {anchor.op} (%{anchor.output}) mixes rows with positions in them")
-    shared = tuple(axis for axis in domain.axes if axis.name in outer)
+    # In the order of the node's own dims: the loops over the rows of one matrix stay together and innermost.
+    order = [name for i in index if not isinstance(i, int) for name in map(str, symbols_in_order(i))]  # type: ignore[arg-type]
+    shared = tuple(
+        sorted((axis for axis in domain.axes if axis.name in outer), key=lambda axis: order.index(axis.name))
+    )
     own = tuple(axis for axis in domain.axes if axis.name not in outer)
     if not shared:
         # Stages that read each other need a loop to share, if only of one turn.
@@ -251,6 +259,19 @@ def _build_rows(
         last = Stage("s", axes, piece.out, place, red.value, result, red.axes, red.combine)
     stages = tuple(simplified(stage) for stage in (*rows.stages, last))
     return stages, tuple(rows.buffers), tuple(axis.name for axis in shared)
+
+
+def symbols_in_order(dim: SymDim) -> list[str]:
+    """The symbols of an index by how far a step of them goes: larger coefficients first."""
+
+    def reach(name: str) -> int:
+        return max(
+            abs(c)
+            for monomial, c in dim.terms
+            if name in monomial or any(not isinstance(a, str) for a in monomial)
+        )
+
+    return sorted(symbols_of(dim), key=lambda name: (-reach(name), name))
 
 
 def _replace_anchor(el: Elements, anchor: Node, value: str | Expr, index: Vector, element: Expr) -> Expr:

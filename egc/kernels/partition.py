@@ -195,8 +195,4 @@ class _Partition:
                 at_end = place == self.graph.types[node.output].rank - 1
                 place = self.graph.types[node.inputs[0]].rank - 1 if at_end else None
             base = self.graph.types[node.inputs[0]].rank
-        if place == base - 1:
-            return True
-        swapped = user.op == "matmul" and len(cone.nodes) == 1 and place == base - 2
-        perm = next(iter(cone.nodes.values())).attr("perm") if swapped else ()
-        return swapped and perm[-2] == base - 1  # type: ignore[index]
+        return place == base - 1

@@ -131,7 +131,12 @@ def test_attention_block() -> None:
         ["matmul", "add", "add"],
         ["layer_norm"],
     ]
-    assert len({id(call.kernel) for call in calls[:3] if isinstance(call, KernelCall)}) == 1
+    # Keys are stored with their positions innermost, for the scores; queries and values as they come.
+    assert len({id(call.kernel) for call in calls[:3] if isinstance(call, KernelCall)}) == 2
+    (keys,) = (call for call in calls[:3] if call.args[-1] == calls[3].args[1])
+    assert str(keys.kernel.params[-1].type) == "float32[b, 12, s]"
+    first = calls[3].kernel.stages[0]
+    assert [str(axis.extent) for axis in first.axes] == ["b", "3", "s", "s"]
 
 
 def test_a_residual_sum_is_written_by_the_normalisation_that_reads_it() -> None:
