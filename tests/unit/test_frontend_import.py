@@ -77,7 +77,7 @@ def test_shapes_given_replace_the_declared_ones_and_must_agree_with_them() -> No
 
 
 def test_shape_arithmetic_stays_symbolic() -> None:
-    """The head split of an attention layer as exporters write it: no data is left of the shape computation."""
+    """The head split of an attention layer as exporters write it: no shape computation is left."""
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),
         helper.make_node("Gather", ["s", "zero"], ["b"], axis=0),
