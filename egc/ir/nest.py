@@ -15,11 +15,13 @@ Kinds:
     seq      one after another
     unroll   copies in straight-line code; inside the outermost reduction loop these span the register tile
     vec      one vector instruction per iteration set: step 1, innermost, at most one per stage
-    block, warp, thread   GPU: the grid, the warps of a block, the threads of a warp
+    block    GPU: one iteration a block of threads; only outermost loops
+    thread   GPU: one iteration a thread of the block; outside the loops over reduction axes
 
 Inside the outermost loop over a reduction axis, loops over parallel axes are ``unroll`` or ``vec``: the partial results
 of that tile are held in registers across the whole reduction. A ``vec`` loop over a reduction axis keeps one partial
-result per lane and combines the lanes at the end.
+result per lane and combines the lanes at the end; a ``thread`` loop over a reduction axis does the same with the threads
+of a block: it has step 1, is innermost, and then no other loop of the stage is a ``thread`` loop.
 
 ``pack`` gives a constant parameter a physical layout other than row-major: dim D is cut into blocks of BLOCK elements
 (zero-filled at the end); the block index becomes the outermost dim and the position in the block the innermost one.
@@ -33,7 +35,7 @@ from dataclasses import dataclass
 from egc.ir.dims import Dim, ceildiv, dim_min
 from egc.ir.kernel import Kernel, print_kernel
 
-KINDS = ("par", "seq", "unroll", "vec", "block", "warp", "thread")
+KINDS = ("par", "seq", "unroll", "vec", "block", "thread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,16 @@ def check_nest(nest: Nest) -> None:
             if loop.axis in step and (step[loop.axis] % loop.step or step[loop.axis] == loop.step):
                 raise NestError(f"{where}: the step does not divide the enclosing step {step[loop.axis]}")
             step[loop.axis] = loop.step
-            if loop.kind in ("par", "block", "warp", "thread"):
+            if loop.kind in ("par", "block"):
                 if past_par or loop.axis in reductions:
                     raise NestError(f"{where}: parallel loops are outermost and not over reductions")
             else:
                 past_par = True
+            if loop.kind == "thread" and loop.axis in reductions:
+                if position != len(loops) - 1 or loop.step != 1:
+                    raise NestError(f"{where}: a thread loop over a reduction is innermost and has step 1")
+                if any(other.kind == "thread" for other in loops[:position]):
+                    raise NestError(f"{where}: the threads have another loop already")
             if loop.kind == "vec" and (position != len(loops) - 1 or loop.step != 1):
                 raise NestError(f"{where}: vec is innermost and has step 1")
             if in_reduction and loop.axis not in reductions and loop.kind not in ("unroll", "vec"):

@@ -1,0 +1,247 @@
+"""A loop nest mapped to a GPU in, the LLVM IR of one device function out, and how it is launched.
+
+The function is `void NAME(ptr buffer…, i64 dim…)`: the kernel's parameters, then the values of its symbolic dims, in
+order. It is written by the machinery that writes CPU code; what differs is what its loops become. The iterations of
+`block` loops are the blocks of the grid, those of `thread` loops the threads of a block (several loops of a kind form one
+index space, the innermost loop fastest), and a local buffer that threads share lies in the block's shared memory, with a
+barrier between the stages that write and read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from egc.codegen.builder import Builder, Value
+from egc.codegen.evaluate import Evaluator
+from egc.codegen.memory import Access, Memory
+from egc.codegen.nvptx_threads import Block, DeviceStage, stage_threads
+from egc.codegen.scalars import Scalars, memory_type
+from egc.codegen.storage import plan_locals, tile_start
+from egc.codegen.target import Target
+from egc.codegen.walk import Walk
+from egc.errors import CompileError
+from egc.ir.dims import Dim, ceildiv, dim_max, product
+from egc.ir.expr import Const
+from egc.ir.kernel import Stage
+from egc.ir.nest import Loop, Nest, check_nest
+from egc.ir.types import itemsize
+
+# What every block may declare without asking the driver for more (CUDA C++ Programming Guide, section 20.7).
+STATIC_SHARED_BYTES = 48 << 10
+_ALIGNMENT = 64  # of every buffer that the runtime passes
+
+
+@dataclass(frozen=True)
+class DeviceKernel:
+    """A device function as LLVM IR: `declarations` once a module, `text` its definition. It is launched with `blocks` blocks (a
+    dim over the kernel's symbols) of `threads` threads; a block uses `shared_bytes` of shared memory."""
+
+    name: str
+    text: str
+    blocks: Dim
+    threads: int
+    shared_bytes: int
+
+
+def emit_device(nest: Nest, target: Target) -> DeviceKernel:
+    """The device function of `nest`. CompileError where a block's local buffers do not fit its shared memory."""
+    check_nest(nest)
+    return _DeviceWriter(nest, target).write()
+
+
+class DeviceMemory(Memory):
+    """Memory in which a guarded load is a branch: threads outside the guard read nothing."""
+
+    def load(
+        self,
+        access: Access,
+        flat: Dim,
+        lanes: int,
+        mask: Value | None,
+        guard: Value | None,
+        other: Const | None,
+    ) -> Value:
+        """As in Memory, for scalars."""
+        if guard is None:
+            return super().load(access, flat, lanes, mask, None, other)
+        assert lanes == 1 and mask is None, "threads take the place of lanes"
+        outside = self.scalars.const(other.value if other is not None else 0, access.dtype)
+        return self.b.branch(
+            guard,
+            lambda: [super(DeviceMemory, self).load(access, flat, 1, None, None, other)],
+            lambda: [outside],
+        )[0]
+
+
+class _DeviceWriter:
+    """The state while one device function is written."""
+
+    def __init__(self, nest: Nest, target: Target) -> None:
+        self.nest, self.target = nest, target
+        self.kernel = kernel = nest.kernel
+        self.b = Builder()
+        self.scalars = Scalars(self.b)
+        self.storages, _ = plan_locals(nest)
+        packs = {pack.buffer: pack for pack in nest.packs}
+        self.memory = DeviceMemory(self.b, self.scalars, kernel, self.storages, packs)
+        self.evaluator = Evaluator(self.memory, self.scalars)
+        self.globals: list[str] = []
+        self.shared_bytes = 0
+        threads = max(stage_threads(nest, i) for i in range(len(kernel.stages)))
+        self.number = self._register("ctaid")
+        self.block = Block(self.b, self.memory, self._register("tid"), threads, self._shared_array)
+
+    def _register(self, name: str) -> Value:
+        """A special register, which counts less than 2³¹."""
+        self.b.declare(f"llvm.nvvm.read.ptx.sreg.{name}.x", "i32")
+        narrow = self.b.pure(f"call i32 @llvm.nvvm.read.ptx.sreg.{name}.x()", "i32", 1)
+        return self.b.convert("zext", narrow, "i64")
+
+    def _shared_array(self, stem: str, count: int, elem: str, nbytes: int) -> Value:
+        """The address of a new array in the block's shared memory."""
+        name = f"@{self.kernel.name}.{stem}"
+        self.globals.append(f"{name} = internal addrspace(3) global [{count} x {elem}] undef, align 16")
+        self.shared_bytes += ceildiv(nbytes, 16) * 16  # type: ignore[assignment]
+        return self.b.pure(f"addrspacecast ptr addrspace(3) {name} to ptr", "ptr", 1)
+
+    def write(self) -> DeviceKernel:
+        """The whole function."""
+        kernel = self.kernel
+        self._prologue()
+        self.b.scope(self._shared_stages if kernel.shared else self._separate_stages)
+        if self.shared_bytes > STATIC_SHARED_BYTES:
+            raise CompileError(
+                f"the kernel {kernel.name} needs {self.shared_bytes} bytes of shared memory",
+                why=f"a block has {STATIC_SHARED_BYTES}",
+            )
+        blocks: Dim = 1
+        for loops in {self._block_loops(i) for i in range(len(kernel.stages))}:
+            blocks = dim_max(blocks, self._blocks(loops))
+        declarations = [self.b.declarations[name] for name in sorted(self.b.declarations)]
+        attributes = f'nounwind "target-cpu"="{self.target.cpu}" "nvvm.maxntid"="{self.block.threads}"'
+        text = "\n".join(
+            [
+                f'target triple = "{self.target.triple}"',
+                *self.globals,
+                f"define ptx_kernel void @{kernel.name}({', '.join(self._parameters())}) #0 {{",
+                f"entry:\n{self.b.text()}\nret void\n}}",
+                *declarations,
+                f"attributes #0 = {{ {attributes} }}\n",
+            ]
+        )
+        return DeviceKernel(kernel.name, text, blocks, self.block.threads, self.shared_bytes)
+
+    def _parameters(self) -> list[str]:
+        # Loads through `noalias readonly` pointers go through the read-only cache.
+        found = [
+            f"ptr {'noalias readonly ' if buffer.role == 'in' else ''}align {_ALIGNMENT} %b{i}"
+            for i, buffer in enumerate(self.kernel.params)
+        ]
+        return found + [f"i64 %d{i}" for i in range(len(self.kernel.symbols))]
+
+    def _prologue(self) -> None:
+        memory = self.memory
+        for i, name in enumerate(self.kernel.symbols):
+            memory.values[name] = Value(f"%d{i}", "i64")
+        for i, buffer in enumerate(self.kernel.params):
+            memory.pointers[buffer.name] = Value(f"%b{i}", "ptr")
+        for buffer in self.kernel.locals:
+            count = product(self.storages[buffer.name].shape)
+            if not isinstance(count, int):
+                raise CompileError(
+                    f"the kernel {self.kernel.name} needs {count} elements of shared memory",
+                    why="their number is not known when compiling",
+                    hint="fix the dims with --shape",
+                )
+            elem, size = memory_type(buffer.type.dtype), itemsize(buffer.type.dtype)
+            memory.pointers[buffer.name] = self._shared_array(buffer.name, max(count, 1), elem, count * size)
+
+    # Stages.
+
+    def _separate_stages(self) -> None:
+        """Stages that share no loops, each with blocks and threads of its own; ordered ones run one after another in the
+        one thread that their nest has."""
+        for position, stage in enumerate(self.kernel.stages):
+            loops = self.nest.stages[position]
+            walk = Walk(self.memory, stage.all_axes)
+            leading = self._block_loops(position)
+            self._in_block(
+                walk, leading, lambda s=stage, n=loops[len(leading) :], w=walk: self._stage(s, n, w)
+            )
+
+    def _shared_stages(self) -> None:
+        """Stages inside shared loops; the threads of a block meet between them."""
+        kernel, nest = self.kernel, self.nest
+        walk = Walk(self.memory, kernel.stages[0].axes[: kernel.shared])
+        leading = self._block_loops(0)
+        inner = nest.shared[len(leading) :]
+
+        def stages() -> None:
+            for axis, state in walk.axes.items():
+                self.memory.aliases[tile_start(axis)] = state.start
+            for position, (stage, own) in enumerate(zip(kernel.stages, nest.stages, strict=True)):
+                if position:
+                    self.block.barrier()
+                own_walk = Walk(self.memory, stage.all_axes)
+                own_walk.axes.update(walk.axes)
+                self._stage(stage, own, own_walk)
+            if inner:
+                self.block.barrier()  # before the next tile writes what this one reads
+
+        def rest(position: int) -> None:
+            if position == len(inner):
+                self.b.scope(stages)
+            else:
+                walk.sequential(inner[position], lambda: rest(position + 1))
+
+        self._in_block(walk, leading, lambda: rest(0))
+
+    def _stage(self, stage: Stage, loops: Sequence[Loop], walk: Walk) -> None:
+        DeviceStage(stage, loops, walk, self.evaluator, self.block).write()
+
+    # Blocks.
+
+    def _block_loops(self, position: int) -> tuple[Loop, ...]:
+        loops = self.nest.shared if self.kernel.shared else self.nest.stages[position]
+        count = 0
+        while count < len(loops) and loops[count].kind == "block":
+            count += 1
+        return tuple(loops[:count])
+
+    def _blocks(self, loops: Sequence[Loop]) -> Dim:
+        """How many blocks the loops make."""
+        axes = {axis.name: axis for stage in self.kernel.stages for axis in stage.axes}
+        walk = Walk(self.memory, tuple(axes.values()))
+        total: Dim = 1
+        for loop in loops:
+            total = total * walk.axes[loop.axis].trips(loop.step)
+            walk.axes[loop.axis] = walk.axes[loop.axis].enter(loop.step, 0)
+        return total
+
+    def _in_block(self, walk: Walk, loops: Sequence[Loop], body: Callable[[], None]) -> None:
+        """`body` in the blocks that `loops` make, with the axes where the block's number puts them."""
+        total = self._blocks(loops)
+        if total == 0:
+            return
+
+        def inside() -> list[Value]:
+            rest = self.number
+            saved = dict(walk.axes)
+            for position in range(len(loops) - 1, -1, -1):
+                loop = loops[position]
+                state = walk.axes[loop.axis]
+                trips = state.trips(loop.step)
+                if trips == 1:
+                    walk.axes[loop.axis] = state.enter(loop.step, 0)
+                    continue
+                own = rest
+                if position:
+                    extent = self.memory.value(trips)
+                    own, rest = self.b.binary("urem", rest, extent), self.b.binary("udiv", rest, extent)
+                walk.axes[loop.axis] = state.enter(loop.step, walk.counter(own, trips))
+            body()
+            walk.axes = saved
+            return []
+
+        self.b.branch(self.b.compare("icmp ult", self.number, self.memory.value(total)), inside)
