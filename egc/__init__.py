@@ -41,13 +41,14 @@ def compile(
     cost_model: str | None = None,
     accuracy: str = "default",
     shapes: Mapping[str, Sequence[int | str]] | None = None,
+    values: Mapping[str, Any] | None = None,
     time_budget: float = 60.0,
 ) -> Session:
     """Compile a model and return a Session over it, without a file in between.
 
     ``model`` is the path of an ``.onnx`` file, its bytes, or a ModelProto. ``threads`` is by default the number of
-    cores this process may use; ``accuracy`` is exact, default or fast; ``shapes`` fixes input shapes; ``time_budget`` bounds
-    the searches, in seconds. Raises egc.errors.EgcError.
+    cores this process may use; ``accuracy`` is exact, default or fast; ``shapes`` fixes input shapes and ``values``
+    whole inputs, such as a shape that the model takes as data; ``time_budget`` bounds the searches, in seconds. Raises egc.errors.EgcError.
     """
     from pathlib import Path
 
@@ -63,6 +64,7 @@ def compile(
         cost_model=cost_model,
         accuracy=accuracy,
         shapes=shapes or {},
+        values=values or {},
         time_budget=time_budget,
     )
     return Session(compile_model(model, options).artifact(), threads=threads)

@@ -43,6 +43,7 @@ class Options:
     cost_model: str | None = None
     accuracy: str = "default"
     shapes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     time_budget: float = 60.0
     ilp_seconds: float = 0.0
 
@@ -111,7 +112,7 @@ def compile_model(source: Source, options: Options | None = None) -> Compiled:
         with clock("rules"):
             book = load_rules(disabled=options.disable_rules, accuracy=options.accuracy, extra=options.rules)
         with clock("import"):
-            imported = import_model(source, options.shapes)
+            imported = import_model(source, options.shapes, options.values)
         with clock("saturate"):
             snapshot = saturate(imported.graph, book, Budget(seconds=options.time_budget * _SATURATION_SHARE))
         with clock("extract"):

@@ -56,12 +56,21 @@ def decode_host(text: str) -> onnx.ModelProto:
 def run_host(text: str, args: Sequence[Any]) -> list[Any]:
     """The results of a host node over ``args`` (arrays; lists and None for sequences and optionals).
 
-    Whatever ``onnx.reference`` raises comes through. Its scalars come back as arrays of rank 0.
+    Whatever ``onnx.reference`` raises comes through. Its scalars come back as arrays of rank 0, its text as arrays of objects.
     """
     names, evaluator = _evaluator(text)
     with np.errstate(all="ignore"):
         results = evaluator.run(None, dict(zip(names, args, strict=True)))
-    return [np.asarray(value) if isinstance(value, np.generic) else value for value in results]
+    return [_plain(value) for value in results]
+
+
+def _plain(value: Any) -> Any:
+    """A result as egc holds it: scalars as arrays of rank 0, text as objects."""
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "UST":
+        return value.astype(object)
+    return value
 
 
 @lru_cache(maxsize=64)
