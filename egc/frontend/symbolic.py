@@ -18,7 +18,7 @@ import numpy as np
 from egc.frontend.context import Context
 from egc.frontend.registry import OnnxNode
 from egc.ir.dims import Call, Dim, SymDim, dim_max, dim_min, evaluate, floordiv, mod, symbol, symbols_of
-from egc.ir.types import SIGNED
+from egc.ir.types import SIGNED, is_float
 
 _MAX_ELEMENTS = 64
 _MAX_REACH = 512
@@ -125,10 +125,11 @@ def _reach(dim: Dim) -> int | None:
 def fold(ctx: Context, node: OnnxNode) -> Sequence[str] | None:
     """The outputs of ``node`` as tensors of dims; None where an operand is data or the operator does other
     things."""
-    rule = _RULES.get(node.op_type)
+    floating = bool(node.inputs) and node.inputs[0] is not None and is_float(ctx.dtype(node.inputs[0]))
+    rule = (_FLOAT_RULES if floating else _RULES).get(node.op_type)
     if rule is None or node.domain or not node.inputs:
         return None
-    operands = [ctx.dims_array(value) for value in node.inputs if value is not None]
+    operands = [_elements(ctx, value) for value in node.inputs if value is not None]
     if any(a is None or a.size > _MAX_ELEMENTS for a in operands) or len(operands) != len(node.inputs):
         return None
     arrays = [a for a in operands if a is not None]
@@ -145,6 +146,16 @@ def fold(ctx: Context, node: OnnxNode) -> Sequence[str] | None:
     return None if dtype is None else [ctx.dims(r, dtype) for r in results]
 
 
+def _elements(ctx: Context, value: str) -> np.ndarray | None:
+    """A tensor as dims, whole numbers among floats included: sizes times scales are computed so."""
+    data = ctx.const(value)
+    if data is None or data.dtype.kind != "f":
+        return ctx.dims_array(value)
+    if data.size > _MAX_ELEMENTS or not (np.isfinite(data).all() and (data == np.round(data)).all()):
+        return None
+    return np.array([int(v) for v in data.reshape(-1)], dtype=object).reshape(data.shape)
+
+
 def _result_dtype(ctx: Context, node: OnnxNode) -> str | None:
     if node.op_type in _COMPARISONS or node.op_type == "Not":
         return "bool"
@@ -152,7 +163,8 @@ def _result_dtype(ctx: Context, node: OnnxNode) -> str | None:
         from egc.frontend.proto import element_type
 
         dtype = element_type(node.attr("to"))
-        return dtype if dtype in SIGNED else None
+        # A float of fewer bits would round extents.
+        return dtype if dtype in (*SIGNED, "float32", "float64") else None
     first = node.inputs[1] if node.op_type == "Where" else node.inputs[0]
     return ctx.dtype(first) if first is not None else None
 
@@ -190,6 +202,12 @@ def _divide(a: Dim, b: Dim) -> Dim:
 
 def _exact(a: Dim, b: Dim, quotient: Dim) -> bool:
     return quotient * b == a
+
+
+def _divide_exactly(a: Dim, b: Dim) -> Dim:
+    if b == 0 or not _exact(a, b, quotient := floordiv(a, b)):
+        raise _Unknown
+    return quotient
 
 
 def _mod(a: Dim, b: Dim) -> Dim:
@@ -349,4 +367,10 @@ _RULES: Mapping[str, Callable[[OnnxNode, list[np.ndarray]], np.ndarray | list[np
     "ReduceSum": _reduce(lambda a, b: a + b),
     "ReduceMax": _reduce(dim_max),
     "ReduceMin": _reduce(dim_min),
+}
+# Over floats a quotient is not rounded, so only an exact one is a dim; whole numbers need no rounding.
+_FLOAT_RULES = {
+    **{name: rule for name, rule in _RULES.items() if name != "Mod"},
+    "Div": _elementwise(_divide_exactly),
+    **dict.fromkeys(("Floor", "Ceil", "Round"), _RULES["Identity"]),
 }

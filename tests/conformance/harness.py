@@ -103,7 +103,8 @@ def _least_hosted(model: Any, given: dict[str, Any]) -> tuple[Any, tuple[str, ..
         name: v for name, v in given.items() if isinstance(v, np.ndarray) and v.ndim <= 1 and v.size <= 64
     }
     integers = {name: v for name, v in small.items() if v.dtype.kind in "iub"}
-    if model.graph.node[0].op_type not in GENERATORS:
+    scalars = all(isinstance(v, np.ndarray) and v.ndim == 0 for v in given.values())
+    if model.graph.node[0].op_type not in GENERATORS and not scalars:
         # The first operand is the data: were it fixed too, there would be nothing left to compile.
         for values in (small, integers):
             values.pop(next(iter(given), ""), None)

@@ -101,6 +101,25 @@ def test_shape_arithmetic_stays_symbolic() -> None:
     assert str(imported.outputs[0].type) == "float32[batch, 4, seq, 8]"
 
 
+def test_sizes_times_scales_stay_symbolic_through_floats() -> None:
+    """As exporters compute the size of an upsampled image: to float, times the scale, rounded, and back."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], start=2),
+        helper.make_node("Cast", ["s"], ["f"], to=FLOAT),
+        helper.make_node("Mul", ["f", "scale"], ["g"]),
+        helper.make_node("Floor", ["g"], ["h"]),
+        helper.make_node("Cast", ["h"], ["i"], to=INT64),
+        helper.make_node("Expand", ["one", "i"], ["y"]),
+    ]
+    constants = {"scale": np.float32([2, 3]), "one": np.float32([1])}
+    imported = import_model(_model(nodes, {"x": (FLOAT, [1, 8, "h", "w"])}, ["y"], constants))
+    assert str(imported.outputs[0].type) == "float32[2*h, 3*w]"
+    constants["scale"] = np.float32([0.5])
+    halved = import_model(_model(nodes, {"x": (FLOAT, [1, 8, "h", "w"])}, ["g"], constants))
+    x = np.zeros((1, 8, 3, 5), np.float32)
+    assert _run(halved, {"x": x})[0].tolist() == [1.5, 2.5]
+
+
 @pytest.mark.parametrize(
     ("start", "end", "step", "expected"),
     [
