@@ -35,8 +35,8 @@ class Rates:
 class Core:
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a dependent
     multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop that is not unrolled;
-    `horizontal` is cycles to combine the lanes of a register; `spill` is the factor by which code slows down that needs
-    more registers than there are."""
+    `horizontal` is cycles to combine the lanes of a register; `translate` is cycles for an access to a page not used lately.
+    """
 
     hertz: float
     vector_bits: int
@@ -50,6 +50,7 @@ class Core:
     scatter: float
     loop: float
     horizontal: float
+    translate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Machine:
     l1_bytes: float
     levels: tuple[Level, ...]
     line_bytes: int
+    page_bytes: int
     overlap: float
     launch: float
     fork: float
@@ -204,6 +206,7 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         l1_bytes=float(l1["bytes"]),
         levels=levels,
         line_bytes=table["line_bytes"],
+        page_bytes=table["page_bytes"],
         overlap=table["overlap"],
         launch=table["launch_ns"] * 1e-9,
         fork=table["fork_ns"] * 1e-9,

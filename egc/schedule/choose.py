@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel
 from egc.schedule.cells import Cell, Do, For, LoopGraph, Then
-from egc.schedule.states import JOINED, STRAIGHT, Extender, Shape, State
-
-_FRONT = 4  # states kept for an e-class and each choice of panels
+from egc.schedule.states import JOINED, STRAIGHT, Bundle, Extender, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +40,32 @@ class Cost:
 
 
 class Chooser:
-    """Walks a loop e-graph. `models` are the stages that the numbers of its bodies mean; `names` are the axes' names in
-    the e-graph by stage."""
+    """Walks a loop e-graph. `models` are the stages that the numbers of its bodies mean; `front` is how many states are kept
+    for an e-class and each choice of panels."""
 
     def __init__(
-        self, graph: LoopGraph, models: Sequence[StageModel], machine: Machine, threads: int
+        self, graph: LoopGraph, models: Sequence[StageModel], machine: Machine, threads: int, front: int = 4
     ) -> None:
         self.graph, self.models, self.machine, self.threads = graph, models, machine, threads
+        self.width = front
         self.extender = Extender(machine)
         self.fronts: dict[int, list[State]] = {}
-        self.shapes: dict[tuple[int, int], Shape] = {}
         self.spans: dict[int, dict[str, int]] = {}
-        self.accesses: tuple[Access, ...] = tuple(a for model in models for a in model.accesses)
-        self._alive: list[object] = []
+        self.bundles: dict[object, Bundle] = {}
 
     def best(self, count: int) -> list[tuple[State, Cost]]:
         """The `count` cheapest nests of the root, cheapest first; ties go to the one with fewer loops."""
-        shape = self.shape(self.graph.root, self.accesses)
         found: list[tuple[State, Cost]] = []
         for state in self.front(self.graph.root):
-            done = self.extender.finished(state, shape)
+            done = self.extender.finished(state, self.graph.root)
             if done is not None:
                 found.append((done, self.cost(done)))
-        found.sort(key=lambda item: (item[1].seconds, len(item[0].loops), str(item[0].loops)))
+        found.sort(key=lambda item: (item[1].seconds, len(item[0].loops), str(item[0].loops), item[0].packs))
         return found[:count]
 
     def front(self, eclass: int) -> list[State]:
         """The states of an e-class worth keeping."""
         if eclass not in self.fronts:
-            self.fronts[eclass] = []
             states: list[State] = []
             for cell in self.graph.cells[eclass]:
                 states += self.states(eclass, cell)
@@ -80,55 +75,52 @@ class Chooser:
     def states(self, eclass: int, cell: Cell) -> list[State]:
         """The states that one cell gives."""
         match cell:
-            case Do(stage=stage):
-                return [self.extender.body(cell, self.models[stage])]
-            case For(kind="whole"):
-                return []
-            case For(child=child):
-                found = []
-                for state in self.front(child):
-                    inner, outer = self.shape(child, state.accesses), self.shape(eclass, state.accesses)
-                    new = self.extender.extend(state, cell, inner, outer)
-                    if new is not None:
-                        found.append(new)
-                return found
+            case Do():
+                return [self.body(cell)]
+            case For(kind=kind, child=child):
+                if kind == "whole" or (kind == "par" and self.threads == 1):
+                    return []
+                extended = (self.extender.extend(state, cell, eclass) for state in self.front(child))
+                return [state for state in extended if state is not None]
             case Then(first=first, second=second):
+                ones = [self.extender.finished(state, first) for state in self.front(first)]
+                twos = [self.extender.finished(state, second) for state in self.front(second)]
                 return [
-                    joined
-                    for one in self.front(first)
-                    for two in self.front(second)
-                    if (
-                        joined := self.join(
-                            one, self.shape(first, one.accesses), two, self.shape(second, two.accesses)
-                        )
-                    )
+                    self.join(one, two)
+                    for one in ones
+                    for two in twos
+                    if one and two and one.parallel == two.parallel == 1
                 ]
 
-    def join(self, one: State, first: Shape, two: State, second: Shape) -> State | None:
-        """Two parts one after the other."""
-        a, b = self.extender.finished(one, first), self.extender.finished(two, second)
-        if a is None or b is None or a.parallel > 1 or b.parallel > 1:
-            return None
-        stages = (*(a.stages or (a.loops,)), *(b.stages or (b.loops,)))
+    def body(self, cell: Do) -> State:
+        """The state of a stage's body without loops."""
+        model = self.models[cell.stage]
+        if cell.pack is None:
+            return State(STRAIGHT, (), (model,), self.bundle(cell, model.accesses))
+        buffer, dim, width = cell.pack
+        accesses = tuple(a.packed(dim, width) if a.buffer == buffer else a for a in model.accesses)
+        return State(STRAIGHT, (), (model,), self.bundle(cell, accesses), packs=(cell.pack,))
+
+    def join(self, a: State, b: State) -> State:
+        """Two finished parts one after the other."""
+        bundle = self.bundle((id(a.bundle), id(b.bundle)), (*a.bundle.accesses, *b.bundle.accesses))
         return State(
             JOINED,
             (),
             (*a.model, *b.model),
-            (*a.accesses, *b.accesses),
+            bundle,
             a.compute + b.compute,
             a.l1 + b.l1,
             tuple((*x, *y) for x, y in zip(a.traffic, b.traffic, strict=True)),
             packs=(*a.packs, *b.packs),
-            stages=stages,
+            stages=(*(a.stages or (a.loops,)), *(b.stages or (b.loops,))),
         )
 
-    def shape(self, eclass: int, accesses: tuple[Access, ...]) -> Shape:
-        """The shape of an e-class for a list of accesses."""
-        key = (eclass, id(accesses))
-        if key not in self.shapes:
-            self._alive.append(accesses)  # an id stands for its object only while that lives
-            self.shapes[key] = Shape(self.spans_of(eclass), accesses, self.machine)
-        return self.shapes[key]
+    def bundle(self, key: object, accesses: tuple[Access, ...]) -> Bundle:
+        """The one Bundle of a key."""
+        if key not in self.bundles:
+            self.bundles[key] = Bundle(accesses, self.machine, self.spans_of)
+        return self.bundles[key]
 
     def spans_of(self, eclass: int) -> dict[str, int]:
         """The positions of every axis inside an e-class; equal for all its cells."""
@@ -159,7 +151,7 @@ class Chooser:
             group.sort(key=lambda item: item[0])
             chosen: list[tuple[tuple[float, ...], State]] = []
             for measure, state in group:
-                if len(chosen) == _FRONT:
+                if len(chosen) == self.width:
                     break
                 if not any(all(x <= y for x, y in zip(other, measure, strict=True)) for other, _ in chosen):
                     chosen.append((measure, state))
@@ -192,14 +184,9 @@ class Chooser:
         threads = self.threads if state.parallel > 1 else 1
         trips = max(state.parallel, 1.0)
         share = -(-trips // threads) / trips if threads > 1 else 1.0
-        whole = self.shape(self.graph.root, self.accesses)
-        warm = replace(
-            state,
-            traffic=tuple(
-                tuple(0.0 for _ in moved) if whole.fits[level + 1 - 1] else moved
-                for level, moved in enumerate(state.traffic)
-            ),
-        )
+        fits = state.bundle.shape(self.graph.root).fits
+        warm = state.copy()
+        warm.traffic = tuple((0.0,) if fits[level] else moved for level, moved in enumerate(state.traffic))
         terms = self.terms(warm, threads, share)
         launch = self.machine.launch + (self.machine.fork if state.parallel > 1 else 0.0)
         named = dict(zip((level.name for level in self.machine.levels), terms[2:], strict=True))

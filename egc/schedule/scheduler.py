@@ -17,7 +17,7 @@ from egc.schedule.choose import Chooser, Cost, axis_of, renamed
 from egc.schedule.facts import FactWriter, axis_name
 from egc.schedule.states import State
 
-_ALTERNATIVES = 5
+_FRONT = 4  # states kept for an e-class
 _ROWS = 20_000
 
 
@@ -52,9 +52,10 @@ def schedule(
     threads: int | None = None,
     book: RuleBook | None = None,
     budget_s: float = 1.0,
+    alternatives: int = 3,
 ) -> Scheduled:
     """The cheapest nest of `kernel` on `machine` with `threads` threads (all cores where None), by the rules of `book`
-    (rules/loops.egg where None). Deterministic unless the budget of `budget_s` seconds for one e-graph is hit.
+    (rules/loops.egg where None), and up to `alternatives` others. Deterministic unless the budget of `budget_s` seconds for one e-graph is hit.
 
     Raises CompileError where the rules leave no nest at all.
     """
@@ -62,7 +63,9 @@ def schedule(
     models = [model_stage(kernel, stage, machine) for stage in kernel.stages]
     positions = range(len(kernel.stages))
     groups = [tuple(positions)] if kernel.shared else [(position,) for position in positions]
-    parts = [_part(kernel, models, group, machine, threads, book, budget_s) for group in groups]
+    parts = [
+        _part(kernel, models, group, machine, threads, book, budget_s, alternatives + 1) for group in groups
+    ]
     nests: list[tuple[Nest, Cost]] = []
     for rank in range(max(len(part.found) for part in parts)):
         chosen = [part.found[min(rank, len(part.found) - 1)] for part in parts]
@@ -88,6 +91,7 @@ def _part(
     threads: int,
     book: RuleBook | None,
     budget_s: float,
+    count: int,
 ) -> _Part:
     writer = FactWriter(kernel, machine)
     for position in group:
@@ -97,7 +101,7 @@ def _part(
         renamed(models[position], {a: axis_name(kernel, position, a) for a in models[position].extents})
         for position in group
     ]
-    found = Chooser(graph, named, machine, threads).best(_ALTERNATIVES)
+    found = Chooser(graph, named, machine, threads, max(_FRONT, count)).best(count)
     if not found:
         names = ", ".join(kernel.stages[position].name for position in group)
         raise CompileError(

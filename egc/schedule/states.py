@@ -7,13 +7,13 @@ loop whose body fits it fetches only what its next iteration does not share with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel
-from egc.schedule.cells import Do, For
+from egc.schedule.cells import For
 from egc.schedule.tile import TileModel
 
 Spans: TypeAlias = "Mapping[str, int]"
@@ -21,18 +21,61 @@ Bytes: TypeAlias = "tuple[float, ...]"  # by access
 STRAIGHT, REDUCING, DONE, JOINED = range(4)
 
 
-@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The accesses of some stages, with what is asked of them again and again: footprints by e-class, and which of them
+    an axis moves. `spans_of` gives the positions of every axis inside an e-class."""
+
+    def __init__(
+        self, accesses: tuple[Access, ...], machine: Machine, spans_of: Callable[[int], Spans]
+    ) -> None:
+        self.accesses, self.machine, self.spans_of = accesses, machine, spans_of
+        self._shapes: dict[int, Shape] = {}
+        self._moved: dict[str, tuple[bool, ...]] = {}
+
+    def shape(self, eclass: int) -> Shape:
+        """The footprint of an e-class."""
+        found = self._shapes.get(eclass)
+        if found is None:
+            found = self._shapes[eclass] = Shape(self.spans_of(eclass), self.accesses, self.machine)
+        return found
+
+    def moved(self, axis: str) -> tuple[bool, ...]:
+        """For every access, whether it depends on an axis."""
+        found = self._moved.get(axis)
+        if found is None:
+            found = self._moved[axis] = tuple(access.depends(axis) for access in self.accesses)
+        return found
+
+
+class Shape:
+    """The tile of the iteration space that an e-class covers: spans, the bytes of every access that it touches, and for the
+    first cache and all further ones whether they hold all of it."""
+
+    __slots__ = ("bytes", "fits", "spans")
+
+    def __init__(self, spans: Spans, accesses: tuple[Access, ...], machine: Machine) -> None:
+        self.spans = spans
+        self.bytes = tuple(access.bytes(spans, machine.line_bytes) for access in accesses)
+        whole: dict[str, float] = {}
+        for access, touched in zip(accesses, self.bytes, strict=True):
+            whole[access.buffer] = max(whole.get(access.buffer, 0.0), touched)
+        total = sum(whole.values())
+        capacities = (machine.l1_bytes, *(level.bytes for level in machine.levels[:-1]))
+        self.fits = tuple(total <= capacity for capacity in capacities)
+
+
+@dataclass(slots=True)
 class State:
     """A suffix of one stage (or of all, once JOINED): its loops outermost first, and what one execution costs.
 
     `compute` and `l1` are cycles; `traffic` is, for each boundary between memories, the bytes of each access. `tiles` holds
-    the span of every axis in the register tile.
+    the span of every axis in the register tile. A state is never changed once it is kept.
     """
 
     phase: int
     loops: tuple[For, ...]
     model: tuple[StageModel, ...]
-    accesses: tuple[Access, ...]
+    bundle: Bundle
     compute: float = 0.0
     l1: float = 0.0
     traffic: tuple[Bytes, ...] = ()
@@ -45,29 +88,25 @@ class State:
     parallel: float = 1.0
     stages: tuple[tuple[For, ...], ...] = ()
 
-
-class Shape:
-    """The tile of the iteration space that an e-class covers: spans, and the bytes of every access that it touches."""
-
-    __slots__ = ("_bytes", "fits", "spans")
-
-    def __init__(self, spans: Spans, accesses: tuple[Access, ...], machine: Machine) -> None:
-        self.spans = spans
-        self._bytes: dict[int, float] = {}
-        whole: dict[str, float] = {}
-        for access in accesses:
-            whole[access.buffer] = max(whole.get(access.buffer, 0.0), self.bytes(access, machine))
-        total = sum(whole.values())
-        capacities = (machine.l1_bytes, *(level.bytes for level in machine.levels[:-1]))
-        self.fits = tuple(total <= capacity for capacity in capacities)
-
-    def bytes(self, access: Access, machine: Machine) -> float:
-        """The bytes of an access within the tile; a store's lines are read and written back."""
-        found = self._bytes.get(id(access))
-        if found is None:
-            found = access.bytes(self.spans, machine.line_bytes) * (2.0 if access.store else 1.0)
-            self._bytes[id(access)] = found
-        return found
+    def copy(self) -> State:
+        """A state to change before it is kept."""
+        return State(
+            self.phase,
+            self.loops,
+            self.model,
+            self.bundle,
+            self.compute,
+            self.l1,
+            self.traffic,
+            self.finish,
+            self.partials,
+            self.tiles,
+            self.vector,
+            self.lanes,
+            self.packs,
+            self.parallel,
+            self.stages,
+        )
 
 
 class Extender:
@@ -76,39 +115,43 @@ class Extender:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def body(self, cell: Do, model: StageModel) -> State:
-        """The state of a stage's body without loops."""
-        accesses = model.accesses
-        if cell.pack is None:
-            return State(STRAIGHT, (), (model,), accesses)
-        buffer, dim, width = cell.pack
-        accesses = tuple(a.packed(dim, width) if a.buffer == buffer else a for a in accesses)
-        return State(STRAIGHT, (), (model,), accesses, packs=(cell.pack,))
-
-    def extend(self, state: State, loop: For, inner: Shape, outer: Shape) -> State | None:
-        """`state` inside one more loop; None where that makes no nest, or one that nobody wants."""
+    def extend(self, state: State, loop: For, eclass: int) -> State | None:
+        """`state` inside one more loop, as a cell of `eclass`; None where that makes no nest, or one that nobody wants."""
         if loop.kind in ("unroll", "vec"):
             return self._straight(state, loop)
-        reducing = state.phase != JOINED and loop.axis in state.model[0].reduction
         if loop.kind == "seq" and state.parallel > 1:
             return None
+        if state.packs and self._splits(state, loop) and any(pack[2] != loop.step for pack in state.packs):
+            return None
+        reducing = state.phase != JOINED and loop.axis in state.model[0].reduction
         ready: State | None = state
         if reducing:
             if state.phase == STRAIGHT:
-                ready = self._tile(state, inner)
+                ready = self._tile(state, loop.child)
             elif state.phase != REDUCING:
                 return None
         elif state.phase in (STRAIGHT, REDUCING):
-            ready = self._finished(state, inner)
-        if ready is None or any(dim[2] != loop.step for dim in ready.packs if self._splits(ready, dim, loop)):
+            ready = self.finished(state, loop.child)
+        if ready is None:
             return None
-        return self._loop(ready, loop, inner, outer, REDUCING if reducing else max(ready.phase, DONE))
+        return self._loop(ready, loop, eclass, REDUCING if reducing else max(ready.phase, DONE))
 
-    def finished(self, state: State, shape: Shape) -> State | None:
-        """The state of a whole stage, its reduction done and stored."""
-        return self._finished(state, shape) if state.phase in (STRAIGHT, REDUCING) else state
+    def finished(self, state: State, eclass: int) -> State | None:
+        """The state of a whole stage, its reduction done and stored; None where part of the reduction is outside."""
+        if state.phase in (DONE, JOINED):
+            return state
+        ready = self._tile(state, eclass) if state.phase == STRAIGHT else state.copy()
+        if ready is None:
+            return None
+        model, spans = ready.model[0], ready.bundle.shape(eclass).spans
+        if any(spans.get(axis, 1) < model.extents[axis] for axis in model.reduction):
+            return None
+        ready.phase = DONE
+        ready.compute += ready.finish[0]
+        ready.l1 += ready.finish[1]
+        return ready
 
-    def _splits(self, state: State, pack: tuple[str, int, int], loop: For) -> bool:
+    def _splits(self, state: State, loop: For) -> bool:
         """Whether `loop` is the one whose iterations own a panel: the first sequential loop along the lanes' axis."""
         return loop.axis == state.vector and not any(
             done.axis == loop.axis and done.kind in ("seq", "par") for done in state.loops
@@ -117,71 +160,55 @@ class Extender:
     def _straight(self, state: State, loop: For) -> State | None:
         if state.phase != STRAIGHT or (loop.kind == "vec" and state.loops):
             return None
-        tiles = (*((a, n) for a, n in state.tiles if a != loop.axis), (loop.axis, loop.span))
-        vector, lanes = (loop.axis, loop.span) if loop.kind == "vec" else (state.vector, state.lanes)
-        return replace(state, loops=(loop, *state.loops), tiles=tiles, vector=vector, lanes=lanes)
+        new = state.copy()
+        new.loops = (loop, *state.loops)
+        new.tiles = (*((a, n) for a, n in state.tiles if a != loop.axis), (loop.axis, loop.span))
+        if loop.kind == "vec":
+            new.vector, new.lanes = loop.axis, loop.span
+        return new
 
-    def _tile(self, state: State, shape: Shape) -> State | None:
+    def _tile(self, state: State, eclass: int) -> State | None:
         """The register tile as one piece of straight-line code."""
-        model = state.model[0]
-        # A panel that is not split along its axis is no panel.
+        model, bundle = state.model[0], state.bundle
         lanes = max(state.lanes, self.machine.lanes(model.itemsize)) if state.vector else 1
-        cost = TileModel(model, state.accesses, dict(state.tiles), state.vector, lanes, self.machine).cost()
+        tile = TileModel(model, bundle.accesses, dict(state.tiles), state.vector, lanes, self.machine)
+        cost = tile.cost()
         if cost is None:
             return None
-        touched = tuple(shape.bytes(access, self.machine) for access in state.accesses)
-        return replace(
-            state,
-            phase=REDUCING,
-            compute=cost.compute,
-            l1=cost.l1,
-            finish=(cost.finish_compute, cost.finish_l1),
-            partials=cost.partials,
-            traffic=(touched,) * len(self.machine.levels),
-        )
+        new = state.copy()
+        new.phase = REDUCING
+        new.compute, new.l1 = cost.compute, cost.l1
+        new.finish = (cost.finish_compute, cost.finish_l1)
+        new.partials = cost.partials
+        new.traffic = (bundle.shape(eclass).bytes,) * len(self.machine.levels)
+        return new
 
-    def _finished(self, state: State, shape: Shape) -> State | None:
-        ready = self._tile(state, shape) if state.phase == STRAIGHT else state
-        if ready is None:
-            return None
-        model = ready.model[0]
-        if any(shape.spans.get(axis, 1) < model.extents[axis] for axis in model.reduction):
-            return None
-        return replace(
-            ready,
-            phase=DONE,
-            compute=ready.compute + ready.finish[0],
-            l1=ready.l1 + ready.finish[1],
-            finish=(0.0, 0.0),
-        )
-
-    def _loop(self, state: State, loop: For, inner: Shape, outer: Shape, phase: int) -> State:
+    def _loop(self, state: State, loop: For, eclass: int, phase: int) -> State:
         trips = self._trips(state, loop)
-        core = self.machine.core
+        core, bundle = self.machine.core, state.bundle
+        inner, outer, moves = bundle.shape(loop.child), bundle.shape(eclass), bundle.moved(loop.axis)
         traffic: list[Bytes] = []
         for level, before in enumerate(state.traffic):
             if outer.fits[level]:
-                traffic.append(tuple(outer.bytes(access, self.machine) for access in state.accesses))
-                continue
-            fits = inner.fits[level]
-            after: list[float] = []
-            for access, moved in zip(state.accesses, before, strict=True):
-                if not fits:
-                    after.append(moved * trips)
-                elif not access.depends(loop.axis):
-                    after.append(moved)
-                else:
-                    after.append(min(moved * trips, max(moved, outer.bytes(access, self.machine))))
-            traffic.append(tuple(after))
-        return replace(
-            state,
-            phase=phase,
-            loops=(loop, *state.loops),
-            compute=(state.compute + core.loop / core.fma) * trips,
-            l1=state.l1 * trips,
-            traffic=tuple(traffic),
-            parallel=state.parallel * -(-loop.span // loop.step) if loop.kind == "par" else state.parallel,
-        )
+                traffic.append(outer.bytes)
+            elif inner.fits[level]:
+                traffic.append(
+                    tuple(
+                        min(moved * trips, max(moved, whole)) if moves_it else moved
+                        for moved, whole, moves_it in zip(before, outer.bytes, moves, strict=True)
+                    )
+                )
+            else:
+                traffic.append(tuple(moved * trips for moved in before))
+        new = state.copy()
+        new.phase = phase
+        new.loops = (loop, *state.loops)
+        new.compute = (state.compute + core.loop / core.fma) * trips
+        new.l1 = state.l1 * trips
+        new.traffic = tuple(traffic)
+        if loop.kind == "par":
+            new.parallel = state.parallel * -(-loop.span // loop.step)
+        return new
 
     def _trips(self, state: State, loop: For) -> float:
         """Iterations, the last one in part where the step does not divide: a smaller tile costs less, but not in proportion

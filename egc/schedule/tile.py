@@ -62,7 +62,9 @@ class TileModel:
             return None
         busy = (value + combining) / core.fma
         issue = (value + combining + reads) / core.issue
-        chain = stage.chain * steps if stage.combine else 0.0
+        # The partial results of one straight-line tile do not wait for those of the next one.
+        looped = any(self.spans.get(axis, 1) < stage.extents[axis] for axis in stage.reduction)
+        chain = stage.chain * steps if looped else 0.0
         return TileCost(
             max(busy, issue, chain),
             cycles_in,
@@ -108,6 +110,18 @@ class TileModel:
             else:
                 loads += count
                 vectors += count
+                slow += self.pages(access)
         steps = self.points(self.stage.reduction)
         live = min(vectors, scalars) / steps if reduced and vectors and scalars else vectors / steps
-        return loads + stores, loads / core.load + stores / core.store + slow, live
+        return loads + stores, max(loads / core.load, stores / core.store) + slow, live
+
+    def pages(self, access: Access) -> float:
+        """Cycles of address translation where steps of the innermost reduction land on another page."""
+        if not (access.reduced and self.stage.reduction):
+            return 0.0
+        axis = self.stage.reduction[-1]
+        stride = access.stride.get(axis)
+        if stride is None:
+            return 0.0
+        crossing = min(1.0, stride * access.size / self.machine.page_bytes)
+        return self.machine.core.translate * crossing * self.spans.get(axis, 1)
