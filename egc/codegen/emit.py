@@ -71,7 +71,7 @@ class _KernelWriter:
     def write(self) -> None:
         """The function's body."""
         self._prologue()
-        if self.kernel.shared:
+        if self.kernel.shared and len(self.kernel.stages) > 1:
             self._shared_stages()
         elif _independent(self.kernel):
             for position in range(len(self.kernel.stages)):
@@ -118,7 +118,7 @@ class _KernelWriter:
 
     def _own_stage(self, position: int) -> None:
         """A stage that shares no loops: its own parallel loops are shared among the threads."""
-        stage, loops = self.kernel.stages[position], self.nest.stages[position]
+        stage, loops = self.kernel.stages[position], self.nest.loops(position)
         walk = Walk(self.memory, stage.all_axes)
         count = 0 if stage.ordered or stage.mode != "set" else leading_parallel(loops)
         writer = StageWriter(stage, loops[count:], walk, self.evaluator)
