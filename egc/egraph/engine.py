@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egc.egraph.encode import encode
-from egc.egraph.provenance import fusions
+from egc.egraph.provenance import Provenance, fusions
 from egc.egraph.reading import Reader
 from egc.egraph.snapshot import ENode, Growth, Snapshot
 from egc.egraph.terms import Terms
@@ -99,12 +99,14 @@ class _Run:
         self.run_phases()
         reader = Reader(self.egraph)
         classes = {eclass: tuple(enodes) for eclass, enodes in reader.classes().items()}
+        roots = self.roots(reader)
         return Snapshot(
             classes,
             infer_types(classes, _types(reader)),
             frozenset(reader.number(row.inputs[0]) for row in reader.rows("is-const")),
-            self.roots(reader),
-            growth=tuple(self.growth),
+            roots,
+            tuple(self.growth),
+            Provenance(reader, self.book, self.graph, roots, FACTS),
         )
 
     def roots(self, reader: Reader) -> dict[str, int]:

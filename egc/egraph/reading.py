@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from egc.egraph.snapshot import ENode
@@ -11,6 +12,9 @@ from egc.ir.dims import Dim, parse_dim
 from egc.ir.scalar import BY_CONSTRUCTOR
 
 _LEAVES = ("Input", "Const", "Splat")
+KNOWN = frozenset((*_LEAVES, *CONSTRUCTORS, "Output"))  # the constructors of tensor terms that e-nodes are read from
+ATTRIBUTES = frozenset(("i64", "f64", "String", "bool", "IVec", "DVec", "Dim", "Perm", "Fn"))
+DECODED = ATTRIBUTES | {"T", "Multi", "TVec"}  # the sorts that Reader.decode knows
 
 
 class Reader:
@@ -62,6 +66,10 @@ class Reader:
                 return lambda v: tuple(self._dims[item] for item in egraph.value_to_vec(v))
             case "TVec":
                 return lambda v: tuple(self.number(item) for item in egraph.value_to_vec(v))
+            case "T" | "Multi":
+                return self.number
+            case "Dim":
+                return self._dims.__getitem__
             case "Perm":
                 return self._perms.__getitem__
             case "Fn":
@@ -73,17 +81,27 @@ class Reader:
         classes: dict[int, list[ENode]] = {}
         for row in self.rows("Id"):
             classes.setdefault(self.number(row.output), [])
-        for name in _LEAVES:
-            for row in self.rows(name):
-                classes.setdefault(self.number(row.output), []).append(self._leaf(name, row))
-        for constructor in CONSTRUCTORS.values():
-            for row in self.rows(constructor.name):
-                if not row.subsumed:
-                    classes.setdefault(self.number(row.output), []).append(self.enode(constructor, row.inputs))
-        for row in self.rows("Output"):
-            node = ENode("output", (self.number(row.inputs[0]),), (("index", self.decode("i64", row.inputs[1])),))
-            classes.setdefault(self.number(row.output), []).append(node)
+        for _, row, eclass, enode in self.entries:
+            if not row.subsumed:
+                classes.setdefault(eclass, []).append(enode)
         return classes
+
+    @cached_property
+    def entries(self) -> list[tuple[str, Any, int, ENode]]:
+        """Every row of a tensor constructor: the constructor, the row, its e-class and the e-node that it is."""
+        return [
+            (name, row, self.number(row.output), self.node(name, row.inputs))
+            for name in (*_LEAVES, *CONSTRUCTORS, "Output")
+            for row in self.rows(name)
+        ]
+
+    def node(self, name: str, inputs: list[Any]) -> ENode:
+        """The e-node of a constructor applied to raw values."""
+        if name in _LEAVES:
+            return self._leaf(name, inputs)
+        if name == "Output":
+            return ENode("output", (self.number(inputs[0]),), (("index", self.decode("i64", inputs[1])),))
+        return self.enode(CONSTRUCTORS[name], inputs)
 
     def enode(self, constructor: Constructor, inputs: list[Any]) -> ENode:
         """The e-node of one row of a constructor's table."""
@@ -98,11 +116,11 @@ class Reader:
                 attrs.append((name, self.decode(sort, value)))
         return ENode(constructor.op, tuple(children), tuple(attrs))
 
-    def _leaf(self, name: str, row: Any) -> ENode:
-        text = self.decode("String", row.inputs[0])
+    def _leaf(self, name: str, inputs: list[Any]) -> ENode:
+        text = self.decode("String", inputs[0])
         match name:
             case "Input":
                 return ENode("input", (), (("name", text),))
             case "Const":
                 return ENode("const", (), (("digest", text),))
-        return ENode("splat", (), (("dtype", text), ("value", self.decode("f64", row.inputs[1]))))
+        return ENode("splat", (), (("dtype", text), ("value", self.decode("f64", inputs[1]))))

@@ -1,15 +1,18 @@
 """A saturated e-graph as plain values: e-classes of e-nodes, their types, and what the rules recorded.
 
-Nothing here refers to egglog: extraction, explanation and tests read snapshots.
+Extraction, explanation and tests read snapshots; only ``provenance`` still looks into egglog's tables, when it is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from egc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from egc.egraph.provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +50,26 @@ class Growth:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A frozen e-graph. ``roots`` maps each value of the graph to its e-class."""
+    """A frozen e-graph. ``roots`` maps each value of the graph to its e-class; ``provenance`` says what the rules did."""
 
     classes: Mapping[int, tuple[ENode, ...]]
     types: Mapping[int, TensorType]
     constant: frozenset[int]
     roots: Mapping[str, int]
-    derived: Mapping[tuple[int, ENode], tuple[str, ...]] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()
+    provenance: Provenance | None = None
 
     @property
     def size(self) -> int:
         """The number of e-nodes."""
         return sum(map(len, self.classes.values()))
+
+    def rules_of(self, enode: ENode) -> tuple[str, ...]:
+        """The rules that built an e-node, in file order; none for a term of the model."""
+        if self.provenance is None:
+            return ()
+        built = self.provenance.built_by.get(self.provenance.item_of[enode], ())
+        return tuple(dict.fromkeys(self.provenance.rule_of(number) for number in built))
 
     def __str__(self) -> str:
         return "\n".join(print_snapshot(self))
@@ -75,5 +85,5 @@ def print_snapshot(snapshot: Snapshot) -> Iterator[str]:
         known = f" {', '.join(names[eclass])}" if eclass in names else ""
         yield f"c{eclass} : {snapshot.types.get(eclass, '?')}{kind}{known}"
         for enode in enodes:
-            rules = snapshot.derived.get((eclass, enode), ())
+            rules = snapshot.rules_of(enode)
             yield f"  {enode}" + (f"  # {', '.join(rules)}" if rules else "")
