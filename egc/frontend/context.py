@@ -13,10 +13,12 @@ from egc.frontend.registry import NodeError, NotCompiled, OnnxNode
 from egc.ir.dims import Dim, Shape, SymDim, symbol
 from egc.ir.graph import AttrValue, GraphBuilder
 from egc.ir.infer import InferError, broadcast
-from egc.ir.types import TensorType, is_float, numpy_dtype
+from egc.ir.types import TensorType, is_float, itemsize, numpy_dtype
 
 Emitter = Callable[[str, Sequence["str | None"], Mapping[str, Any], int], Sequence["str | None"]]
 Inliner = Callable[[Any, Sequence["str | None"]], Sequence["str | None"]]
+# Sizes beyond this overflow the 64-bit arithmetic of later stages; no machine holds such a tensor.
+_MAX_BYTES = 1 << 46
 
 
 class Context:
@@ -103,7 +105,12 @@ class Context:
         folded = fold(self.builder, op, tuple(inputs), attrs)
         if folded is not None:
             return tuple(self.constant(array) for array in folded)
-        return self.builder.add_multi(op, tuple(inputs), self.sources, None, **attrs)
+        results = self.builder.add_multi(op, tuple(inputs), self.sources, None, **attrs)
+        for name in results:
+            type_ = self.type(name)
+            if type_.is_static and type_.size * itemsize(type_.dtype) > _MAX_BYTES:  # type: ignore[operator]
+                self.fail(f"a value of the type {type_} would not fit any memory")
+        return results
 
     def onnx(
         self, op_type: str, inputs: Sequence[str | None], outputs: int = 1, **attributes: Any

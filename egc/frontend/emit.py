@@ -109,6 +109,8 @@ class Emitter:
                 self._problem(proto, scope, error.why, error.hint)
             except (InferError, DimError, BadProto, EvaluateError) as error:
                 self._problem(proto, scope, str(error))
+            except MemoryError:
+                self._problem(proto, scope, "its sizes ask for more memory than there is")
             except _MALFORMED as error:
                 self._problem(proto, scope, f"its attributes and operands do not fit together: {error}")
 
