@@ -57,6 +57,10 @@ class Access:
         """Whether the address changes along `axis`."""
         return axis in self.stride
 
+    def is_unit(self, axis: str) -> bool:
+        """Whether neighbours along `axis` are neighbours in some dim."""
+        return any(step == (axis, 1.0) for dim in self.dims for step in dim.steps)
+
     def elements(self, spans: Spans) -> float:
         """How many distinct elements a tile touches, at most."""
         count = 1.0
@@ -102,13 +106,18 @@ class Access:
         """The access to the buffer cut into panels of `width` positions of `dim` (egc.ir.nest.Pack)."""
         own = self.dims[dim]
         panels = DimAccess(-(-own.extent // width), own.steps, width)
-        inner = DimAccess(width, own.steps)
+        inner = DimAccess(width, tuple((axis, step) for axis, step in own.steps if step % width))
         rest = tuple(d for i, d in enumerate(self.dims) if i != dim)
-        dims = (panels, *rest, inner)
-        total = self.size
-        for d in dims:
+        total = self.size * panels.extent * width
+        below = width
+        for d in rest:
             total *= d.extent
-        return replace(self, dims=dims, stride=_strides((*rest, inner)), total=total)
+            below *= d.extent
+        stride: dict[str, int | None] = dict(_strides((*rest, inner)))
+        for axis, step in own.steps:
+            if step % width == 0:
+                stride[axis] = (stride.get(axis) or 0) + round(step / width) * below
+        return replace(self, dims=(panels, *rest, inner), stride=stride, total=total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,15 @@ def shipped_loop_rules() -> RuleBook:
     return load_rules([data_folder("rules") / "loops.egg"])
 
 
-_KINDS = {"Whole": "whole", "Seq": "seq", "Par": "par", "Unroll": "unroll", "Vec": "vec"}
+_KINDS = {
+    "Whole": "whole",
+    "Seq": "seq",
+    "Par": "par",
+    "Unroll": "unroll",
+    "Vec": "vec",
+    "Block": "block",
+    "Thread": "thread",
+}
 
 
 class Saturator:
@@ -92,7 +100,7 @@ class Saturator:
 
         self.eg = bindings
         self.egraph = bindings.EGraph()
-        self.span = bindings.PanicSpan()
+        self.span = bindings.RustSpan("loops", 0, 0)
         self.book = book.only({RULESET})
         self.recorded = {rule.name: rule for rule in self.book.rules}
         self.run_commands(*self.book.commands())

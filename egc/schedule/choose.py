@@ -142,6 +142,7 @@ class Chooser:
             key = (
                 state.packs,
                 state.parallel > 1,
+                state.surely > 1,
                 state.phase == STRAIGHT,
                 state.vector if state.phase == STRAIGHT else None,
             )
@@ -182,8 +183,8 @@ class Chooser:
     def cost(self, state: State) -> Cost:
         """The predicted cost of a finished nest, with data at home in the nearest memory that holds all of it."""
         threads = self.threads if state.parallel > 1 else 1
-        trips = max(state.parallel, 1.0)
-        share = -(-trips // threads) / trips if threads > 1 else 1.0
+        # A symbolic extent may be 1 at run time, as batches often are: count the known iterations for half.
+        share = (busiest(state.parallel, threads) + busiest(state.surely, threads)) / 2
         fits = state.bundle.shape(self.graph.root).fits
         warm = state.copy()
         warm.traffic = tuple((0.0,) if fits[level] else moved for level, moved in enumerate(state.traffic))
@@ -200,6 +201,11 @@ class Chooser:
             self.whole(terms) + launch,
             threads,
         )
+
+
+def busiest(iterations: float, threads: int) -> float:
+    """The part of the work that the busiest of some threads does."""
+    return -(-iterations // threads) / iterations
 
 
 def axis_of(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from egc.ir.kernel import Kernel
 from egc.machine import Machine
-from egc.schedule.access import StageModel
+from egc.schedule.access import Access, StageModel
 from egc.schedule.cells import Facts, Row
 
 # Reductions whose result does not depend on the order of their operands, for any dtype.
@@ -19,7 +19,7 @@ _ASSOCIATIVE = frozenset({"max", "min", "and", "or"})
 
 def axis_name(kernel: Kernel, stage: int, axis: str) -> str:
     """What the loop e-graph calls an axis: shared axes are one axis, others belong to their stage."""
-    if axis in {a.name for a in kernel.stages[stage].axes[: kernel.shared]}:
+    if not kernel.shared or axis in {a.name for a in kernel.stages[stage].axes[: kernel.shared]}:
         return axis
     return f"{kernel.stages[stage].name}.{axis}"
 
@@ -63,15 +63,19 @@ class FactWriter:
         lanes = self.machine.lanes(model.itemsize)
         vector = [axis for axis in vector_axes(model) if whole or axis not in shared]
         self.add("partial-results", self.machine.core.registers * lanes)
-        free = [axis for axis in model.parallel if whole or axis not in shared]
+        reused = [
+            a for a in model.parallel if a not in vector and any(not x.depends(a) for x in model.accesses)
+        ]
+        free = [a for a in model.parallel if (whole or a not in shared) and (a in vector or a in reused[-2:])]
         for i, first in enumerate(free):
             for second in free[i + 1 :]:
                 if first in vector or second in vector:
                     self.add("before", name[first], name[second])
         for axis in vector:
-            for count in self.vector_counts(model, axis, lanes):
+            counts = self.vector_counts(model, axis, lanes)
+            for count in counts:
                 self.add("vectors", name[axis], lanes, count)
-            self.constants(position, model, axis, name[axis])
+            self.constants(position, model, axis, [lanes * count for count in counts])
         self.tiles(model, vector, {axis: name[axis] for axis in order})
         if not whole:
             for axis in shared & set(model.parallel):
@@ -91,15 +95,23 @@ class FactWriter:
             if count <= most and (axis in model.static or count * lanes < extent)
         ]
 
-    def constants(self, position: int, model: StageModel, axis: str, name: str) -> None:
-        """Constants that may be cut into panels along an axis of the lanes."""
+    def constants(self, position: int, model: StageModel, axis: str, widths: Sequence[int]) -> None:
+        """Constants that may be cut into panels along an axis of the lanes: all other axes step over whole panels."""
         for access in model.accesses:
             if not (access.constant and access.reduced and access.depends(axis)):
                 continue
-            others = [a for stage in self.kernel.stages for a in stage.loads() if a.buffer == access.buffer]
-            along = [i for i, dim in enumerate(access.dims) if any(step[0] == axis for step in dim.steps)]
-            if len(others) == 1 and len(along) == 1 and access.dims[along[0]].steps == ((axis, 1.0),):
-                self.add("constant-along", str(position), access.buffer, along[0], name)
+            uses = [
+                load for stage in self.kernel.stages for load in stage.loads() if load.buffer == access.buffer
+            ]
+            along = [i for i, dim in enumerate(access.dims) if axis in dict(dim.steps)]
+            if len(uses) > 1 or len(along) > 1 or access.stride[axis] is None:
+                continue
+            steps = dict(access.dims[along[0]].steps)
+            for width in widths:
+                if steps[axis] == 1 and all(
+                    step % width == 0 for name, step in steps.items() if name != axis
+                ):
+                    self.add("panel", str(position), access.buffer, along[0], width)
 
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:
         """Sizes of register tiles and blocks."""
@@ -112,22 +124,19 @@ class FactWriter:
             elif axis == model.reduction[-1] and axis not in vector:
                 for size in tiles.reduction:
                     self.add("tile", name[axis], size)
-        rows = [
-            axis
-            for axis in model.parallel
-            if any(not a.depends(axis) for a in model.accesses if not a.store) or len(vector) > 1
-        ]
-        inner = [axis for axis in rows if axis not in vector][-1:] + [
-            axis for axis in rows if axis in vector and len(vector) > 1
-        ]
+        # Copies of an axis pay where something is reused along it, or where lines are read along one axis and written
+        # along another.
+        reused = [axis for axis in model.parallel if any(not a.depends(axis) for a in model.accesses)]
+        rows = [axis for axis in reused if axis not in vector]
+        inner = rows[-1:] if model.reduction or len(vector) < 2 else []
+        inner += [axis for axis in vector if len(vector) > 1 and axis in model.parallel]
         for axis in inner:
             for size in self.tile_sizes(model, axis):
                 self.add("tile", name[axis], size)
-        outer = [axis for axis in rows if axis not in vector][-2:-1]
-        if outer and model.extents[inner[0]] < max(tiles.unroll):
+        if len(rows) > 1 and model.reduction and model.extents[rows[-1]] < max(tiles.unroll):
             for size in tiles.outer:
-                if size < model.extents[outer[0]]:
-                    self.add("tile", name[outer[0]], size)
+                if size < model.extents[rows[-2]]:
+                    self.add("tile", name[rows[-2]], size)
         far = [access for access in model.accesses if access.total > self.machine.levels[0].bytes]
         if model.reduction and len(far) > 1:
             for axis in {*inner, *vector} & set(model.parallel):
@@ -144,14 +153,23 @@ class FactWriter:
 
 
 def vector_axes(model: StageModel) -> list[str]:
-    """The axes along which lanes may run: contiguous in some access, and not scattered in most of the others."""
+    """The axes along which lanes may run: of the parallel ones those that are contiguous for most of what the innermost
+    code reads and writes; of the reductions those that are contiguous for all that it reads."""
+    inside = (
+        [access for access in model.accesses if access.reduced] if model.reduction else list(model.accesses)
+    )
     found: list[str] = []
-    for axis in (*model.parallel, *model.reduction):
-        if axis in model.reduction and any(
-            access.depends(axis) and access.stride[axis] != 1 for access in model.accesses if access.reduced
-        ):
-            continue
-        constants = any(a.constant and a.reduced and a.depends(axis) for a in model.accesses)
-        if constants or any(access.stride.get(axis) == 1 for access in model.accesses):
+    for axis in model.reduction:
+        moved = [access for access in inside if access.depends(axis)]
+        if moved and all(access.stride[axis] == 1 for access in moved):
             found.append(axis)
+
+    def contiguous(axis: str, accesses: Sequence[Access]) -> int:
+        return sum(a.stride.get(axis) == 1 or (a.constant and a.is_unit(axis)) for a in accesses)
+
+    for accesses in (inside, model.accesses):
+        counts = {axis: contiguous(axis, accesses) for axis in model.parallel}
+        most = max(counts.values(), default=0)
+        if most:
+            return [axis for axis in model.parallel if counts[axis] == most] + found
     return found

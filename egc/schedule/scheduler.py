@@ -17,7 +17,7 @@ from egc.schedule.choose import Chooser, Cost, axis_of, renamed
 from egc.schedule.facts import FactWriter, axis_name
 from egc.schedule.states import State
 
-_FRONT = 4  # states kept for an e-class
+_FRONT = 3  # states kept for an e-class
 _ROWS = 20_000
 
 

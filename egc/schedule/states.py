@@ -69,7 +69,8 @@ class State:
     """A suffix of one stage (or of all, once JOINED): its loops outermost first, and what one execution costs.
 
     `compute` and `l1` are cycles; `traffic` is, for each boundary between memories, the bytes of each access. `tiles` holds
-    the span of every axis in the register tile. A state is never changed once it is kept.
+    the span of every axis in the register tile. `parallel` counts the iterations shared among threads, `surely` those that are
+    there whatever the symbolic extents are. A state is never changed once it is kept.
     """
 
     phase: int
@@ -86,6 +87,7 @@ class State:
     lanes: int = 1
     packs: tuple[tuple[str, int, int], ...] = ()
     parallel: float = 1.0
+    surely: float = 1.0
     stages: tuple[tuple[For, ...], ...] = ()
 
     def copy(self) -> State:
@@ -105,6 +107,7 @@ class State:
             self.lanes,
             self.packs,
             self.parallel,
+            self.surely,
             self.stages,
         )
 
@@ -160,6 +163,8 @@ class Extender:
     def _straight(self, state: State, loop: For) -> State | None:
         if state.phase != STRAIGHT or (loop.kind == "vec" and state.loops):
             return None
+        if loop.axis == state.vector and any(pack[2] != loop.span for pack in state.packs):
+            return None  # columns of a tile that are no panel
         new = state.copy()
         new.loops = (loop, *state.loops)
         new.tiles = (*((a, n) for a, n in state.tiles if a != loop.axis), (loop.axis, loop.span))
@@ -207,7 +212,10 @@ class Extender:
         new.l1 = state.l1 * trips
         new.traffic = tuple(traffic)
         if loop.kind == "par":
-            new.parallel = state.parallel * -(-loop.span // loop.step)
+            count = -(-loop.span // loop.step)
+            new.parallel = state.parallel * count
+            if any(loop.axis in model.static for model in state.model):
+                new.surely = state.surely * count
         return new
 
     def _trips(self, state: State, loop: For) -> float:
