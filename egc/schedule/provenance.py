@@ -7,6 +7,7 @@ made are the terms of its right side under these values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from egc.rules import Rule
@@ -23,9 +24,10 @@ def built_terms(
     """
     terms = {
         (name, tuple(row.inputs)): row.output
-        for name in ("For", "DoPacked", "Then", "Seq", "Par", "Unroll", "Vec", "Whole")
+        for name in ("For", "DoPacked", "Then", "Seq", "Par", "Unroll", "Vec", "Block", "Thread", "Whole")
         for row in tables[name].rows
     }
+    numbers = {literal: number for number, literal in literals.items()}
     found: dict[tuple[str, tuple[Any, ...]], tuple[str, ...]] = {}
 
     def value(expr: s.Expr, values: Mapping[str, Any], rule: str) -> Any:
@@ -34,6 +36,9 @@ def built_terms(
                 return values.get(name)
             case s.Lit(value=int(number)):
                 return literals.get(number)
+            case s.Call(head="*", args=args):
+                factors = [numbers.get(value(arg, values, rule)) for arg in args]
+                return None if None in factors else literals.get(prod(factors))
             case s.Call(head=head, args=args):
                 key = (head, tuple(value(arg, values, rule) for arg in args))
                 if args and key in terms and rule not in found.get(key, ()):
