@@ -223,7 +223,11 @@ def slice_range(start: Dim, end: Dim, step: int, extent: Dim) -> tuple[Dim, Dim]
     """The first element and the number of elements of ``start:end:step`` along an axis, clamped as ONNX
     clamps."""
     if step > 0:
-        first = _clamped(start, extent, 0, extent)
+        if isinstance(start, int) and -_BEYOND < start < 0:
+            # The last k elements: written so, the length comes out as min(k, extent).
+            first = extent - dim_min(-start, extent)
+        else:
+            first = _clamped(start, extent, 0, extent)
         last = _clamped(end, extent, 0, extent)
         length = last - first
         if not at_least(length, 0):

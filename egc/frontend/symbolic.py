@@ -190,14 +190,19 @@ def _variadic(fn: Callable[[Dim, Dim], Dim]) -> Callable[[OnnxNode, list[np.ndar
     return _elementwise(fold_all)
 
 
-def _divide(a: Dim, b: Dim) -> Dim:
-    # ONNX truncates toward zero, dims floor: equal where neither is negative.
-    if not (at_least(a, 0) and at_least(b, 1)) and not (isinstance(b, int) and b > 0 and at_least(a, 0)):
-        quotient = floordiv(a, b) if b != 0 else None
-        if quotient is None or not _exact(a, b, quotient):
-            raise _Unknown
+def divide(a: Dim, b: Dim) -> Dim:
+    """ONNX's quotient of integers, which truncates toward zero, by dims' quotient, which rounds down."""
+    if b == 0:
+        raise _Unknown
+    quotient = floordiv(a, b)
+    if _exact(a, b, quotient) or (at_least(a, 0) and at_least(b, 1)):
         return quotient
-    return floordiv(a, b)
+    if not at_least(b, 1):
+        raise _Unknown
+    if at_least(a + b, 1):
+        # Between -b and 0 the quotient truncates to 0.
+        return dim_max(quotient, 0)
+    return dim_max(quotient, 0) + dim_min(-floordiv(-a, b), 0)
 
 
 def _exact(a: Dim, b: Dim, quotient: Dim) -> bool:
@@ -272,7 +277,7 @@ def _slice(node: OnnxNode, operands: list[np.ndarray]) -> np.ndarray:
     index = [slice(None)] * x.ndim
     for i, axis in enumerate(axes or range(len(starts))):
         step = steps[i] if steps else 1
-        if step <= 0 or not -x.ndim <= axis < x.ndim:
+        if step == 0 or not -x.ndim <= axis < x.ndim:
             raise _Unknown
         index[axis] = slice(starts[i], ends[i], step)
     return x[tuple(index)]
@@ -299,6 +304,11 @@ def _reshape(node: OnnxNode, operands: list[np.ndarray]) -> np.ndarray:
     if 0 in shape:
         raise _Unknown
     return operands[0].reshape(shape)
+
+
+def _flatten(node: OnnxNode, x: np.ndarray) -> np.ndarray:
+    axis = node.attr("axis", 1)
+    return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 def _split(node: OnnxNode, operands: list[np.ndarray]) -> list[np.ndarray]:
@@ -341,7 +351,7 @@ _RULES: Mapping[str, Callable[[OnnxNode, list[np.ndarray]], np.ndarray | list[np
     "Add": _elementwise(lambda a, b: a + b),
     "Sub": _elementwise(lambda a, b: a - b),
     "Mul": _elementwise(lambda a, b: a * b),
-    "Div": _elementwise(_divide),
+    "Div": _elementwise(divide),
     "Mod": _elementwise(_mod),
     "Neg": _elementwise(lambda a: -a),
     "Min": _variadic(dim_min),
@@ -360,6 +370,8 @@ _RULES: Mapping[str, Callable[[OnnxNode, list[np.ndarray]], np.ndarray | list[np
     "Concat": _concat,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
+    "Transpose": lambda node, operands: np.transpose(operands[0], node.attr("perm")),
+    "Flatten": lambda node, operands: _flatten(node, operands[0]),
     "Reshape": _reshape,
     "Split": _split,
     "Expand": _expand,

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from egc.frontend.shape import slice_range
-from egc.frontend.symbolic import at_least, simplify
+from egc.frontend.symbolic import at_least, divide, simplify
 from egc.ir.dims import Dim, dim_max, dim_min, evaluate, symbol
 
 N = symbol("n")
@@ -46,6 +46,13 @@ def test_a_slice_of_a_symbolic_axis_is_pythons(start: int, end: int, step: int, 
     assume(step > 0 or start >= -n)
     first, size = (evaluate(d, {"n": n}) for d in slice_range(start, end, step, N))
     assert [first + i * step for i in range(size)] == list(range(n))[start:end:step]
+
+
+@given(st.integers(-9, 9), st.integers(-3, 3), st.integers(1, 5), st.integers(0, 20))
+def test_quotients_of_dims_truncate_as_onnx_does(constant: int, slope: int, divisor: int, n: int) -> None:
+    a = slope * N + constant
+    value = evaluate(a, {"n": n})
+    assert evaluate(divide(a, divisor), {"n": n}) == int(value / divisor)
 
 
 def test_shifted_lengths_become_the_length_again() -> None:
