@@ -144,6 +144,8 @@ def _split_for(call: Call, extents: Mapping[str, Dim]) -> tuple[str, Dim] | None
     if call.fn not in ("floordiv", "mod") or isinstance(numerator, int) or len(numerator.terms) != 1:
         return None
     ((monomial, coefficient),) = numerator.terms
+    if coefficient < 0:
+        return None
     for atom in monomial:
         if not isinstance(atom, str) or atom not in extents:
             continue

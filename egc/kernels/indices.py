@@ -138,13 +138,6 @@ def guarded(value: Expr, guards: Guards, fill: Expr) -> Expr:
     """``value`` where every guard holds and ``fill`` elsewhere; where a guard fails, nothing that it loads is read."""
     if not guards:
         return value
-    if isinstance(value, Load) and isinstance(fill, Const) and (not value.guards or _same(value.other, fill)):
-        return Load(value.buffer, value.index, value.dtype, value.guards + guards, fill)
-    inside: Expr | None = None
-    for dim, extent in guards:
-        for test in (call("ge", as_expr(dim), as_expr(0)), call("lt", as_expr(dim), as_expr(extent))):
-            inside = test if inside is None else call("and", inside, test)
-    assert inside is not None
 
     def protect(node: Expr) -> Expr:
         if not isinstance(node, Load):
@@ -152,6 +145,15 @@ def guarded(value: Expr, guards: Guards, fill: Expr) -> Expr:
         other = node.other or Const(zero_of(node.dtype), node.dtype)
         return Load(node.buffer, node.index, node.dtype, node.guards + guards, other)
 
+    if isinstance(value, Load) and isinstance(fill, Const) and (not value.guards or _same(value.other, fill)):
+        # What the index itself reads is out of range too where a guard fails.
+        index = tuple(i if is_dim(i) else transform(i, protect) for i in value.index)
+        return Load(value.buffer, index, value.dtype, value.guards + guards, fill)
+    inside: Expr | None = None
+    for dim, extent in guards:
+        for test in (call("ge", as_expr(dim), as_expr(0)), call("lt", as_expr(dim), as_expr(extent))):
+            inside = test if inside is None else call("and", inside, test)
+    assert inside is not None
     return call("select", inside, transform(value, protect), fill)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from egc.ir.dims import Dim, Shape, SymDim, symbols_of
-from egc.ir.expr import Acc, Expr, IndexExpr, cast, transform
+from egc.ir.expr import Acc, Const, Expr, IndexExpr, cast, transform
 from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Axis, Buffer, Stage
 from egc.ir.simplify import simplify
@@ -31,7 +31,7 @@ from egc.kernels.domain import (
 )
 from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError, symbols_near
 from egc.kernels.group import Group
-from egc.kernels.indices import Vector, is_dim, wrapped
+from egc.kernels.indices import Vector, is_dim, wrapped, zero_of
 from egc.kernels.layouts import Layouts, relaid
 from egc.kernels.reductions import REDUCTIONS, Reduction, reduction
 from egc.kernels.rows import ROWWISE, Rows, last_stage, row_dims
@@ -177,8 +177,13 @@ def _build(
     for axis in domain.axes:
         el.reserve(axis.name)
     place = piece.place(domain.index)
-    if not isinstance(piece.value, str):
-        stage = Stage("s0", domain.axes, piece.out, place, piece.value, piece.value)
+    constant = piece.value
+    if 0 in piece.shape:
+        # No element is ever computed: no stage may read operands that have none either.
+        dtype = graph.types[piece.out].dtype
+        constant = Const(zero_of(dtype), dtype)
+    if not isinstance(constant, str):
+        stage = Stage("s0", domain.axes, piece.out, place, constant, constant)
         return (simplified(stage),), (), ()
     anchor = _anchor(group)
     if anchor is None:

@@ -36,7 +36,7 @@ def _absorb_rows(graph: Graph, legal: Legal, groups: dict[str, Group], group: Gr
         return
     value = anchor.inputs[0]
     rows, rule = groups.get(value), legal.get((value, anchor.output))
-    if rows is None or rule is None or rows.outputs != (value,):
+    if rows is None or rule is None or rows.outputs != (value,) or 0 in graph.types[value].shape:
         return
     if any(node.op in ANCHORS or node.op in ("concat", "pad") for node in rows.nodes):
         return
@@ -82,6 +82,8 @@ def _write_in_place(graph: Graph, legal: Legal, groups: dict[str, Group], group:
         reader = graph.users[operand][0]
         rule = legal.get((operand, reader.output))
         writer = groups.get(operand)
+        if [part for part, _ in parts].count(operand) > 1:
+            continue
         if rule is None or writer is None or not _only_reader(graph, operand, reader) or writer.into:
             continue
         if writer.outputs[0] != operand or graph.producer[operand].op in (
@@ -105,7 +107,7 @@ def _write_in_place(graph: Graph, legal: Legal, groups: dict[str, Group], group:
 
 
 def _only_reader(graph: Graph, value: str, reader: Node) -> bool:
-    return graph.users[value] == (reader,) and value not in graph.outputs and reader.inputs.count(value) == 1
+    return graph.users[value] == (reader,) and value not in graph.outputs
 
 
 def ordered(graph: Graph, groups: tuple[Group, ...]) -> tuple[Group, ...]:
