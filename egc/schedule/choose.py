@@ -83,14 +83,13 @@ class Chooser:
                 extended = (self.extender.extend(state, cell, eclass) for state in self.front(child))
                 return [state for state in extended if state is not None]
             case Then(first=first, second=second):
-                ones = [self.extender.finished(state, first) for state in self.front(first)]
-                twos = [self.extender.finished(state, second) for state in self.front(second)]
-                return [
-                    self.join(one, two)
-                    for one in ones
-                    for two in twos
-                    if one and two and one.parallel == two.parallel == 1
-                ]
+                return [self.join(one, two) for one in self.parts(first) for two in self.parts(second)]
+
+    def parts(self, eclass: int) -> list[State]:
+        """The states of an e-class that may stand beside others: without threads of their own, and without loops round
+        some stages only, for which a Nest has no place."""
+        finished = (self.extender.finished(state, eclass) for state in self.front(eclass))
+        return [s for s in finished if s is not None and s.parallel == 1 and not (s.stages and s.loops)]
 
     def body(self, cell: Do) -> State:
         """The state of a stage's body without loops."""

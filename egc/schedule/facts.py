@@ -80,7 +80,7 @@ class FactWriter:
         if not whole:
             for axis in shared & set(model.parallel):
                 for size in self.machine.tiles.shared:
-                    if size < model.extents[axis]:
+                    if 1 < size < model.extents[axis]:
                         self.add("stage-tile", axis, size)
 
     def vector_counts(self, model: StageModel, axis: str, lanes: int) -> list[int]:

@@ -56,7 +56,7 @@ class TileModel:
             finishing += core.horizontal * partials
         needed = partials + live + (2 if value else 1) if stage.combine else 0
         if (
-            needed > core.registers + 1
+            needed > core.registers - 1
             or value + combining + reads + moves + finishing > self.machine.tiles.instructions
         ):
             return None
