@@ -9,7 +9,7 @@ derived, and a term's derivation is the first match to build it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,10 +39,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A row of a relation: ``args`` are e-classes (sort T) and plain values."""
+    """A row of a relation: ``args`` are pairs of sort and value; a value of sort T is an e-class."""
 
     name: str
-    args: tuple[Any, ...]
+    args: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +149,10 @@ class Provenance:
             if isinstance(command, s.Call) and command.head in relations
         ]
 
-    def derivation(self, enodes: Iterable[ENode], within: frozenset[int] | None = None) -> list[int]:
+    def derivation(self, enodes: Iterable[ENode], within: Callable[[int], bool] | None = None) -> list[int]:
         """The matches that lead from the model's terms to ``enodes``, in an order in which they can be replayed.
 
-        With ``within``, only terms of these e-classes are traced back; those of others are taken as they are.
+        With ``within``, only terms of e-classes that it holds for are traced back; others are taken as they are.
         """
         order: list[int] = []
         state: dict[int, bool] = {}  # False: begun, True: done
@@ -170,7 +170,7 @@ class Provenance:
             stack += [need for need in self.needs(number, within) if need not in state]
         return order
 
-    def needs(self, number: int, within: frozenset[int] | None = None) -> list[int]:
+    def needs(self, number: int, within: Callable[[int], bool] | None = None) -> list[int]:
         """The matches that built what match ``number`` matched."""
         found: dict[int, None] = {}
         for item in self.matches[number].items(left=True):
@@ -179,7 +179,7 @@ class Provenance:
                 continue
             if within is not None and not self.tables.is_relation(item[0]):
                 eclass = self.reader.number(self.tables.of(item[0])[item[1]])
-                if eclass not in within:
+                if not within(eclass):
                     continue
             found[builder] = None
         return list(found)
@@ -243,7 +243,7 @@ class _Decoder:
         pattern = self.match.plan.nodes[index]
         if pattern.kind == "fact":
             sorts = self.tables.operators[name].inputs
-            return Fact(name, tuple(self.reader.decode(k, v) for k, v in zip(sorts, inputs, strict=True)))
+            return Fact(name, tuple((k, self.reader.decode(k, v)) for k, v in zip(sorts, inputs, strict=True)))
         eclass = self.reader.number(self.tables.of(name)[inputs])
         return Term(eclass, self.enode(name, inputs), self.args(pattern))
 

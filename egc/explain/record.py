@@ -39,7 +39,7 @@ def build_record(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The record of one compilation, JSON-ready. ``seconds`` are the stages' times so far."""
-    accounted = account(imported, book, snapshot, extraction, calls)
+    accounted = account(imported, snapshot, extraction, calls, machine.rates)
     return {
         "version": VERSION,
         "model": imported.graph.name,
@@ -135,4 +135,5 @@ def _rule(rule: Rule, accounted: Account) -> dict[str, Any]:
         "math": rule.notes.math,
         "doc": rule.notes.doc,
         "matches": accounted.matches.get(rule.name, 0),
+        "lost": accounted.lost.get(rule.name, []),
     }

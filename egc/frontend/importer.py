@@ -117,7 +117,7 @@ def _origins(model: Model, scope: Scope, context: Context, graph: Graph) -> tupl
         fate = "unused"
         if title in compiled:
             fate = "graph"
-        elif all(value in operands for value in results):
+        elif results and results[0] in operands:
             fate = "passed on"
         elif any(value in context.builder.constants for value in results):
             fate = "constant"
