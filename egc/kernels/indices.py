@@ -157,6 +157,11 @@ def guarded(value: Expr, guards: Guards, fill: Expr) -> Expr:
     return call("select", inside, transform(value, protect), fill)
 
 
+def literal(value: float | bool, dtype: str) -> Const:
+    """A literal of ``dtype``, written as a float where that is one."""
+    return Const(float(value) if "float" in dtype else value, dtype)
+
+
 def zero_of(dtype: str) -> int | float | bool:
     """Zero as a literal of ``dtype``."""
     return False if dtype == "bool" else 0.0 if "float" in dtype else 0

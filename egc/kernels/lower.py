@@ -41,6 +41,7 @@ PIECEWISE = frozenset({"concat"})
 LOWERABLE = ELEMENTWISE | REDUCTIONS | ROWWISE | SCATTERS | PIECEWISE
 DTYPES = frozenset({*FLOATS, *SIGNED, *UNSIGNED, "bool"})
 _MAX_SPLITS = 16
+_MAX_RANKED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,17 @@ class _Piece:
 
 
 def can_lower(node: Node, graph: Graph) -> bool:
-    """Whether ``node`` becomes native code; the others (host, topk, random, text, complex and sub-byte types) do not."""
-    if node.op not in LOWERABLE:
+    """Whether ``node`` becomes native code; the others (host, random, topk of long
+    rows, text, complex and sub-byte types) do not."""
+    if node.op not in LOWERABLE or (node.op == "topk" and not _short(node, graph)):
         return False
     return all(graph.types[name].dtype in DTYPES for name in (*node.inputs, *node.outputs))
+
+
+def _short(node: Node, graph: Graph) -> bool:
+    """Whether rows are short enough to be ranked by comparing every pair."""
+    extent = graph.types[node.inputs[0]].shape[int(node.attr("axis"))]  # type: ignore[arg-type]
+    return isinstance(extent, int) and extent <= _MAX_RANKED
 
 
 def lower(graph: Graph, group: Group, name: str, layouts: Layouts | None = None) -> Lowered:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from egc.ir.dims import Dim, floordiv
-from egc.ir.expr import Const, Expr, call, cast
+from egc.ir.expr import Expr, call, cast
 from egc.ir.graph import Node
 from egc.ir.kernel import Axis
 from egc.ir.scalar import combiner_identity
 from egc.kernels.elements import Elements, accumulator
-from egc.kernels.indices import Vector, add, broadcast_index, guarded, scale
+from egc.kernels.indices import Vector, add, broadcast_index, guarded, literal, scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +109,14 @@ def _group(channel: Dim, outputs: Dim, groups: int) -> Dim:
 
 
 def _guard(image: Expr, guards: tuple[tuple[Dim, Dim], ...]) -> Expr:
-    return guarded(image, guards, Const(0.0 if "float" in image.dtype else 0, image.dtype))
+    return guarded(image, guards, literal(0, image.dtype))
 
 
 def _pool(el: Elements, node: Node, index: Vector) -> Reduction:
     (x,) = node.inputs
     fn, dtype = str(node.attr("fn")), el.graph.types[x].dtype
     axes, _, where, guards = _window(el, index, node.attr("window"), el.shape(x), node)
-    identity = Const(combiner_identity(fn, dtype), dtype)
-    if "float" in dtype:
-        identity = Const(float(identity.value), dtype)
+    identity = literal(combiner_identity(fn, dtype), dtype)
     value = guarded(el.at(x, where), guards, identity)
     if fn in ("add", "mul"):
         value = cast(value, accumulator(dtype))

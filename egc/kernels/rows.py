@@ -9,6 +9,7 @@ buffers) need only hold the rows of one tile of them.
     attention   a = scale * q.k + mask;  p = max a;  e = exp(a - p);  t = 1 / sum e;  y = (sum e * v) * t
     arg_reduce  p = max x;  y = least i with x[i] = p
     cumulate    a[i] = fn(a[i - 1], x[i])
+    topk        r[i] = number of j before i in the order;  y[n] = x[i] with r[i] = n
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from egc.ir.kernel import Axis, Buffer, Stage
 from egc.ir.scalar import combiner_identity
 from egc.ir.types import TensorType, is_float
 from egc.kernels.elements import Elements, accumulator, count_as
-from egc.kernels.indices import Vector, as_expr, broadcast_index
+from egc.kernels.indices import Vector, as_expr, broadcast_index, guarded, literal
 from egc.kernels.reductions import Reduction
 
 Row = Callable[[Vector], Expr]  # the element of a row at a position in it
@@ -63,19 +64,56 @@ class Rows:
             positions.append(position)
         return tuple(axes), tuple(positions)
 
-    def keep(self, extents: Sequence[Dim], row: Row, **reduction: object) -> Row:
+    def keep(self, extents: Sequence[Dim], row: Row) -> Row:
         """A stage that stores ``row`` for every position in a local buffer; the stored row."""
         axes, positions = self.walk(extents)
-        return self._stage(extents, axes, positions, row(positions), **reduction)
+        return self.store(extents, axes, positions, row(positions))
 
     def reduce(self, combine: str, extents: Sequence[Dim], row: Row, finish: Callable[[Expr], Expr]) -> Expr:
         """A stage that combines a row into one value, kept in a local buffer after ``finish``."""
         axes, positions = self.walk(extents, "k")
         value = row(positions)
         if not axes:
-            return self._stage((), (), (), finish(value))(())
-        result = finish(Acc(value.dtype))
-        return self._stage((), (), (), value, combine=combine, reduce=axes, result=result)(())
+            return self.store((), (), (), finish(value))(())
+        return self.store((), (), (), finish(Acc(value.dtype)), Reduction(value, combine, axes))(())
+
+    def store(
+        self,
+        extents: Sequence[Dim],
+        axes: tuple[Axis, ...],
+        positions: Vector,
+        result: Expr,
+        reduction: Reduction | None = None,
+    ) -> Row:
+        """A stage that keeps ``result`` at ``positions`` of rows of ``extents`` in a local buffer; the stored row."""
+        name = self.local(result.dtype, extents)
+        self.emit(name, (*self._here, *positions), axes, result, reduction)
+        return lambda where: Load(name, (*self._here, *where), result.dtype)
+
+    def local(self, dtype: str, extents: Sequence[Dim]) -> str:
+        """A new local buffer with a row of ``extents`` for every point of the shared axes."""
+        name = self.el.name("t")
+        shape = (*(axis.extent for axis in self.shared), *extents)
+        self.buffers.append(Buffer(name, TensorType(dtype, shape), "local"))
+        return name
+
+    def emit(
+        self,
+        out: str,
+        index: Vector,
+        axes: tuple[Axis, ...],
+        result: Expr,
+        reduction: Reduction | None = None,
+        *,
+        ordered: bool = False,
+    ) -> None:
+        """Append the stage that stores ``result`` over the shared axes and ``axes``."""
+        name, axes = f"s{len(self.stages)}", (*self.shared, *axes)
+        if reduction is None:
+            stage = Stage(name, axes, out, index, result, result, ordered=ordered)
+        else:
+            stage = Stage(name, axes, out, index, reduction.value, result, reduction.axes, reduction.combine)
+        self.stages.append(stage)
 
     def operand(self, value: str, dtype: str) -> Row:
         """The rows of ``value`` as ``dtype``: stored by a stage of their own where they are computed or wanted."""
@@ -83,42 +121,19 @@ class Rows:
         axes, positions = self.walk(extents)
         found = self.el.at(value, self.at(positions))
         if value in self.written:
-            self.stages.append(
-                Stage(f"s{len(self.stages)}", (*self.shared, *axes), value, self.at(positions), found, found)
-            )
+            self.emit(value, self.at(positions), axes, found)
             stored = self.el.graph.types[value].dtype
             self.el.special[value] = lambda index: Load(value, index, stored)
             return lambda where: cast(Load(value, self.at(where), stored), dtype)
         if isinstance(found, Load | Const):
             return lambda where: cast(self.el.at(value, self.at(where)), dtype)
-        return self._stage(extents, axes, positions, cast(found, dtype))
-
-    def _stage(
-        self,
-        extents: Sequence[Dim],
-        axes: tuple[Axis, ...],
-        positions: Vector,
-        value: Expr,
-        combine: str | None = None,
-        reduce: tuple[Axis, ...] = (),
-        result: Expr | None = None,
-    ) -> Row:
-        name = self.el.name("t")
-        result = value if result is None else result
-        shape = (*(axis.extent for axis in self.shared), *extents)
-        self.buffers.append(Buffer(name, TensorType(result.dtype, shape), "local"))
-        out = (*self._here, *positions)
-        label = f"s{len(self.stages)}"
-        self.stages.append(Stage(label, (*self.shared, *axes), name, out, value, result, reduce, combine))
-        return lambda where: Load(name, (*self._here, *where), result.dtype)
+        return self.store(extents, axes, positions, cast(found, dtype))
 
     def scan(self, extent: Dim, row: Row, fn: str, *, exclusive: bool, reverse: bool) -> Row:
         """An ordered stage with ``a[i] = fn(a[i - 1], row[i])``, from the last element down if ``reverse``."""
-        (axes, (step,)) = self.walk((extent,))
-        name = self.el.name("t")
-        identity = Const(combiner_identity(fn, self.dtype), self.dtype)
-        if is_float(self.dtype):
-            identity = Const(float(identity.value), self.dtype)
+        axes, (step,) = self.walk((extent,))
+        name = self.local(self.dtype, (extent,))
+        identity = literal(combiner_identity(fn, self.dtype), self.dtype)
 
         def place(i: Dim) -> Dim:
             return extent - 1 - i if reverse else i
@@ -126,32 +141,15 @@ class Rows:
         before = place(step - 1)
         inside = ((before, extent),)
         last = Load(name, (*self._here, before), self.dtype, inside, identity)
-        term = row((place(step),))
-        if exclusive:
-            from egc.kernels.indices import guarded
-
-            term = guarded(row((before,)), inside, identity)
-        value = call(fn, last, term)
-        shape = (*(axis.extent for axis in self.shared), extent)
-        self.buffers.append(Buffer(name, TensorType(self.dtype, shape), "local"))
-        self.stages.append(
-            Stage(
-                f"s{len(self.stages)}",
-                (*self.shared, *axes),
-                name,
-                (*self._here, place(step)),
-                value,
-                value,
-                ordered=True,
-            )
-        )
+        term = guarded(row((before,)), inside, identity) if exclusive else row((place(step),))
+        self.emit(name, (*self._here, place(step)), axes, call(fn, last, term), ordered=True)
         return lambda where: Load(name, (*self._here, *where), self.dtype)
 
 
 def row_dims(node: Node, rank: int) -> tuple[int, ...]:
     """The dims of the result of a row-wise node along which its rows run."""
     match node.op:
-        case "softmax" | "cumulate" | "arg_reduce":
+        case "softmax" | "cumulate" | "arg_reduce" | "topk":
             return (int(node.attr("axis")),)  # type: ignore[arg-type]
         case "attention":
             return (rank - 1,)
@@ -210,7 +208,10 @@ def _layer_norm(rows: Rows) -> Last:
     row = rows.operand(x, rows.dtype)
     count = count_as(product(extents), rows.dtype)
     mean = rows.reduce("add", extents, row, lambda total: call("div", total, count))
-    centred = lambda where: call("sub", row(where), mean)  # noqa: E731
+
+    def centred(where: Vector) -> Expr:
+        return call("sub", row(where), mean)
+
     deviation = _inverse_deviation(rows, extents, centred)
     normal = call("mul", centred(_own_positions(rows)), deviation)
     return None, call("add", call("mul", normal, _parameter(rows, scale)), _parameter(rows, bias))
@@ -246,10 +247,7 @@ def _attention(rows: Rows) -> Last:
     bias = cast(el.at(mask, broadcast_index((*batch, query, key), el.shape(mask))), dtype)
     if not (isinstance(bias, Const) and bias.value == 0.0):
         scores = call("add", scores, bias)
-    if inner:
-        row = rows._stage((length,), axes, (key,), product_, "add", inner, scores)
-    else:
-        row = rows._stage((length,), axes, (key,), scores)
+    row = rows.store((length,), axes, (key,), scores, Reduction(product_, "add", inner) if inner else None)
     powers, inverse = _exponentials(rows, (length,), row)
     over, (position,) = rows.walk((length,), "k")
     value = call("mul", powers((position,)), element(v, position, head))
@@ -286,6 +284,42 @@ def _cumulate(rows: Rows) -> Last:
     return None, rows.scan(extent, row, fn, exclusive=exclusive, reverse=reverse)(_own_positions(rows))
 
 
+def _topk(rows: Rows) -> Last:
+    """The stages of the positions, which are written by one of them; the values are the last stage."""
+    (x,) = rows.node.inputs
+    positions = rows.node.outputs[1]
+    dtype, extents = rows.el.graph.types[x].dtype, rows.extents(x)
+    row = rows.operand(x, dtype)
+    if extents == (1,):
+        rows.emit(positions, rows.at((0,)), (), Const(0, "int64"))
+        return None, row((0,))
+    axes, (place,) = rows.walk(extents)
+    over, (other,) = rows.walk(extents, "k")
+    before = cast(_precedes(rows, row, other, place), "int64")
+    rank = rows.store(extents, axes, (place,), Acc("int64"), Reduction(before, "add", over))
+    over, (source,) = rows.walk(extents, "k")
+    axes, at = rows.walk(rows.extents(positions))
+    found = call("select", call("eq", rank((source,)), as_expr(at[0])), as_expr(source), as_expr(-1))
+    rows.emit(positions, rows.at(at), axes, Acc("int64"), Reduction(found, "max", over))
+    mine = call("eq", rank((source,)), as_expr(_own_positions(rows)[0]))
+    value = call("select", mine, row((source,)), literal(combiner_identity("max", dtype), dtype))
+    return Reduction(value, "max", over), Acc(dtype)
+
+
+def _precedes(rows: Rows, row: Row, a: Dim, b: Dim) -> Expr:
+    """Whether element a of a row stands before element b: NaN is the greatest, equal ones stand as in the row."""
+    x, y = row((a,)), row((b,))
+    largest = bool(rows.node.attr("largest"))
+    first = call("gt" if largest else "lt", x, y)
+    same = call("eq", x, y)
+    if is_float(x.dtype):
+        none = (call("isnan", x), call("isnan", y))
+        great, less = none if largest else none[::-1]
+        first = call("or", first, call("and", great, call("not", less)))
+        same = call("or", same, call("and", *none))
+    return call("or", first, call("and", same, call("lt", as_expr(a), as_expr(b))))
+
+
 _ROWWISE: Mapping[str, Callable[[Rows], Last]] = {
     "softmax": _softmax,
     "layer_norm": _layer_norm,
@@ -293,5 +327,6 @@ _ROWWISE: Mapping[str, Callable[[Rows], Last]] = {
     "attention": _attention,
     "arg_reduce": _arg_reduce,
     "cumulate": _cumulate,
+    "topk": _topk,
 }
 ROWWISE = frozenset(_ROWWISE)

@@ -22,7 +22,9 @@ def graph_of(build: Build, **inputs: str) -> Graph:
     builder = GraphBuilder("g")
     for name, text in inputs.items():
         builder.input(name, parse_type(text))
-    return builder.finish((build(builder),))
+    first = build(builder)
+    graph = builder.finish((first,))
+    return builder.finish(graph.producer[first].outputs)
 
 
 def conv(
@@ -170,6 +172,12 @@ CASES: dict[str, tuple[Build, dict[str, str]]] = {
     ),
     "argmax": (lambda b: b.add("arg_reduce", ("x",), fn="max", axis=1, last=False), {"x": "int32[3, 9]"}),
     "argmin last": (lambda b: b.add("arg_reduce", ("x",), fn="min", axis=0, last=True), {"x": "int32[9, 2]"}),
+    "topk": (
+        lambda b: b.add("topk", ("x",), k=(3,), axis=1, largest=True),
+        {"x": "int32[3, 9, 2]"},
+    ),
+    "topk least": (lambda b: b.add("topk", ("x",), k=(9,), axis=0, largest=False), {"x": "int8[9]"}),
+    "topk of one": (lambda b: b.add("topk", ("x",), k=(1,), axis=1, largest=True), {"x": "float32[3, 1]"}),
     "cumsum": (
         lambda b: b.add("cumulate", ("x",), fn="add", axis=1, exclusive=False, reverse=False),
         {"x": "float32[3, 5]"},
@@ -186,6 +194,15 @@ def test_one_operator(case: str) -> None:
     build, inputs = CASES[case]
     graph = graph_of(build, **inputs)
     check_group(graph)
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_topk_orders_nan_and_ties_as_numpy_does(largest: bool) -> None:
+    builder = GraphBuilder("g")
+    builder.input("x", parse_type("float32[2, 7]"))
+    outputs = builder.add_multi("topk", ("x",), k=(5,), axis=1, largest=largest)
+    data = np.array([[1, np.nan, 3, 3, -np.inf, np.nan, 2], [np.inf, 0, -0.0, 5, np.inf, 0, 1]], np.float32)
+    check_group(builder.finish(outputs), feeds={"x": data})
 
 
 SYMBOLIC: dict[str, tuple[Build, dict[str, str]]] = {

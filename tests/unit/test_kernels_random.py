@@ -151,7 +151,14 @@ def _conv(g: Grower, x: str, shape: tuple, rank: int) -> None:
         ones = (1,) * spatial
         strides = (g.draw(st.integers(1, 2)),) * spatial
         g.add(
-            "conv_channels_last", x, weights, strides=strides, dilations=ones, low=pad, high=pad, groups=groups
+            "conv_channels_last",
+            x,
+            weights,
+            strides=strides,
+            dilations=ones,
+            low=pad,
+            high=pad,
+            groups=groups,
         )
 
 
@@ -180,7 +187,9 @@ def _gather(g: Grower, x: str, shape: tuple, rank: int) -> None:
 
 def _cumulate(g: Grower, x: str, shape: tuple, rank: int) -> None:
     exclusive, reverse = g.draw(st.booleans()), g.draw(st.booleans())
-    g.add("cumulate", x, fn="add", axis=g.draw(st.integers(0, rank - 1)), exclusive=exclusive, reverse=reverse)
+    g.add(
+        "cumulate", x, fn="add", axis=g.draw(st.integers(0, rank - 1)), exclusive=exclusive, reverse=reverse
+    )
 
 
 _GROWERS = {
