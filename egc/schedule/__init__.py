@@ -1,6 +1,6 @@
 """Scheduling: a Kernel and a Machine come in, the cheapest loop Nest that rules/loops.egg can find goes out."""
 
 from egc.schedule.choose import Cost
-from egc.schedule.scheduler import Scheduled, schedule
+from egc.schedule.scheduler import Scheduled, predict, schedule
 
-__all__ = ["Cost", "Scheduled", "schedule"]
+__all__ = ["Cost", "Scheduled", "predict", "schedule"]

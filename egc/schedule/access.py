@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from egc.ir.dims import Dim, SymDim, evaluate, symbols_of
-from egc.ir.expr import Acc, Call, Cast, Const, Expr, Load, index_symbols, is_indirect, walk
+from egc.ir.expr import Acc, Call, Cast, Expr, Load, children, index_symbols, is_indirect, walk
 from egc.ir.kernel import Buffer, Kernel, Stage
 from egc.ir.scalar import FUNCTIONS
 from egc.ir.types import itemsize
@@ -317,7 +317,10 @@ def _without_product(work: tuple[Work, ...]) -> tuple[Work, ...]:
 def _widest(kernel: Kernel, stage: Stage) -> int:
     """The bytes of the widest element that the stage computes with; 16-bit floats are computed as float32."""
     sizes = [itemsize(kernel.buffer[stage.out].type.dtype)]
-    for node in (*walk(stage.value), *walk(stage.result)):
-        if isinstance(node, Load | Call | Cast | Const | Acc):
-            sizes.append(4 if node.dtype in ("float16", "bfloat16") else itemsize(node.dtype))
+    waiting: list[Expr] = [stage.value, stage.result]
+    while waiting:
+        node = waiting.pop()
+        sizes.append(4 if node.dtype in ("float16", "bfloat16") else itemsize(node.dtype))
+        if not isinstance(node, Load):  # indices are computed beside the lanes
+            waiting += children(node)
     return max(sizes)

@@ -45,6 +45,7 @@ class FactWriter:
         name = {axis: axis_name(self.kernel, position, axis) for axis in (*model.parallel, *model.reduction)}
         shared = {axis.name for axis in self.kernel.stages[position].axes[: self.kernel.shared]}
         order = [*model.parallel, *model.reduction]
+        body = str(len(self.stages))
         self.stages.append(tuple((name[axis], model.extents[axis]) for axis in order))
         for axis in order:
             self.add("extent", name[axis], model.extents[axis])
@@ -75,7 +76,7 @@ class FactWriter:
             counts = self.vector_counts(model, axis, lanes)
             for count in counts:
                 self.add("vectors", name[axis], lanes, count)
-            self.constants(position, model, axis, [lanes * count for count in counts])
+            self.constants(body, model, axis, [lanes * count for count in counts])
         self.tiles(model, vector, {axis: name[axis] for axis in order})
         if not whole:
             for axis in shared & set(model.parallel):
@@ -95,7 +96,7 @@ class FactWriter:
             if count <= most and (axis in model.static or count * lanes < extent)
         ]
 
-    def constants(self, position: int, model: StageModel, axis: str, widths: Sequence[int]) -> None:
+    def constants(self, body: str, model: StageModel, axis: str, widths: Sequence[int]) -> None:
         """Constants that may be cut into panels along an axis of the lanes: all other axes step over whole panels."""
         for access in model.accesses:
             if not (access.constant and access.reduced and access.depends(axis)):
@@ -111,7 +112,7 @@ class FactWriter:
                 if steps[axis] == 1 and all(
                     step % width == 0 for name, step in steps.items() if name != axis
                 ):
-                    self.add("panel", str(position), access.buffer, along[0], width)
+                    self.add("panel", body, access.buffer, along[0], width)
 
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:
         """Sizes of register tiles and blocks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from egc.errors import CompileError
@@ -12,7 +12,7 @@ from egc.ir.nest import Loop, Nest, Pack, check_nest
 from egc.machine import Machine
 from egc.rules import RuleBook
 from egc.schedule.access import StageModel, model_stage
-from egc.schedule.cells import Cell, Do, For, LoopGraph, Saturator, shipped_loop_rules
+from egc.schedule.cells import Cell, Do, Facts, For, LoopGraph, Saturator, Then, shipped_loop_rules
 from egc.schedule.choose import Chooser, Cost, axis_of, renamed
 from egc.schedule.facts import FactWriter, axis_name
 from egc.schedule.states import State
@@ -37,14 +37,6 @@ class Scheduled:
     stopped: str = "saturated"
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Stages that are scheduled in one e-graph, and the nests found for them, cheapest first."""
-
-    graph: LoopGraph
-    found: tuple[tuple[State, Cost], ...]
-
-
 def schedule(
     kernel: Kernel,
     machine: Machine,
@@ -60,70 +52,169 @@ def schedule(
     Raises CompileError where the rules leave no nest at all.
     """
     threads = threads or machine.cores
+    book = book or shipped_loop_rules()
     models = [model_stage(kernel, stage, machine) for stage in kernel.stages]
-    positions = range(len(kernel.stages))
-    groups = [tuple(positions)] if kernel.shared else [(position,) for position in positions]
-    parts = [
-        _part(kernel, models, group, machine, threads, book, budget_s, alternatives + 1) for group in groups
-    ]
+    solutions: list[_Solution] = []
+    for group in _groups(kernel):
+        writer = FactWriter(kernel, machine)
+        for position in group:
+            writer.stage(position, models[position], whole=len(group) == 1)
+        named = _named(kernel, models, group)
+        solution = _solve(_Problem(writer.facts(), named, machine, threads, book, budget_s, alternatives + 1))
+        if not solution.found:
+            raise _nothing(kernel, group)
+        solutions.append(solution)
     nests: list[tuple[Nest, Cost]] = []
-    for rank in range(max(len(part.found) for part in parts)):
-        chosen = [part.found[min(rank, len(part.found) - 1)] for part in parts]
+    for rank in range(max(len(solution.found) for solution in solutions)):
+        chosen = [solution.found[min(rank, len(solution.found) - 1)] for solution in solutions]
         nest = _nest(kernel, [state for state, _ in chosen])
         check_nest(nest)
         nests.append((nest, _sum([cost for _, cost in chosen])))
-    rules = dict.fromkeys(rule for part in parts for rule in part.graph.rules_of(_cells(part.found[0][0])))
     return Scheduled(
         nests[0][0],
         nests[0][1],
         tuple(nests[1:]),
-        tuple(rules),
-        sum(part.graph.size for part in parts),
-        next((part.graph.stopped for part in parts if part.graph.stopped != "saturated"), "saturated"),
+        tuple(dict.fromkeys(rule for solution in solutions for rule in solution.rules)),
+        sum(solution.size for solution in solutions),
+        next((s.stopped for s in solutions if s.stopped != "saturated"), "saturated"),
     )
 
 
-def _part(
-    kernel: Kernel,
-    models: Sequence[StageModel],
-    group: tuple[int, ...],
-    machine: Machine,
-    threads: int,
-    book: RuleBook | None,
-    budget_s: float,
-    count: int,
-) -> _Part:
-    writer = FactWriter(kernel, machine)
-    for position in group:
-        writer.stage(position, models[position], whole=len(group) == 1)
-    graph = _saturator(book or shipped_loop_rules()).saturate(writer.facts(), budget_s, _ROWS)
-    named = [
-        renamed(models[position], {a: axis_name(kernel, position, a) for a in models[position].extents})
-        for position in group
-    ]
-    found = Chooser(graph, named, machine, threads, max(_FRONT, count)).best(count)
-    if not found:
-        names = ", ".join(kernel.stages[position].name for position in group)
-        raise CompileError(
-            f"no loop nest was found for the kernel {kernel.name}",
-            where=f"stages {names}",
-            why="the rules of the ruleset `loops` leave none that the code generator takes",
-            hint="one of them is disabled that it needs, such as `loop-sequential`",
-        )
-    return _Part(graph, tuple(found))
+def predict(nest: Nest, machine: Machine, *, threads: int | None = None) -> Cost:
+    """The cost that the model predicts for a given nest, whoever wrote it, with `threads` threads (all cores where None).
+
+    Raises CompileError for a nest whose register tile does not fit the machine.
+    """
+    threads = threads or machine.cores
+    kernel = nest.kernel
+    models = [model_stage(kernel, stage, machine) for stage in kernel.stages]
+    total: Cost | None = None
+    for group in _groups(kernel):
+        graph = _chain(nest, models, group)
+        found = Chooser(graph, _named(kernel, models, group), machine, threads).best(1)
+        if not found:
+            raise _nothing(kernel, group)
+        total = found[0][1] if total is None else total + found[0][1]
+    assert total is not None, "a kernel has stages"
+    return total
+
+
+def _chain(nest: Nest, models: Sequence[StageModel], group: Sequence[int]) -> LoopGraph:
+    """The loop e-graph that holds one nest only."""
+    cells: dict[int, tuple[Cell, ...]] = {}
+    packs = {pack.buffer: pack for pack in nest.packs}
+
+    def add(cell: Cell) -> int:
+        cells[len(cells)] = (cell,)
+        return len(cells) - 1
+
+    def wrap(body: int, position: int, loops: Sequence[Loop], outside: Sequence[Loop]) -> int:
+        for i in range(len(loops) - 1, -1, -1):
+            loop = loops[i]
+            around = [other.step for other in (*outside, *loops[:i]) if other.axis == loop.axis]
+            span = min([models[position].extents[loop.axis], *around])
+            name = axis_name(nest.kernel, position, loop.axis)
+            if span > 1 or loop.kind == "par":
+                body = add(For(name, min(loop.step, span), span, loop.kind, body))
+        return body
+
+    whole: int | None = None
+    for index in range(len(group) - 1, -1, -1):
+        position = group[index]
+        read = {load.buffer for load in nest.kernel.stages[position].loads()}
+        own = [pack for buffer, pack in packs.items() if buffer in read]
+        body = add(Do(index, (own[0].buffer, own[0].dim, own[0].block) if own else None))
+        body = wrap(body, position, nest.stages[position], nest.shared)
+        whole = body if whole is None else add(Then(body, whole))
+    assert whole is not None, "a group has stages"
+    whole = wrap(whole, group[0], nest.shared, ())
+    return LoopGraph(cells, whole, "given", 0.0, lambda _: ())
+
+
+class _Problem:
+    """Stages to schedule in one e-graph. Problems that differ in names only are one problem, which is solved once."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        models: tuple[StageModel, ...],
+        machine: Machine,
+        threads: int,
+        book: RuleBook,
+        budget_s: float,
+        count: int,
+    ) -> None:
+        self.facts, self.models, self.machine, self.threads = facts, models, machine, threads
+        self.book, self.budget_s, self.count = book, budget_s, count
+        nameless = [replace(model, name="") for model in models]
+        self.key = (repr(facts), repr(nameless), repr(machine), threads, id(book), budget_s, count)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Problem) and self.key == other.key
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """The nests found, cheapest first, the rules that built the cheapest, and the e-graph's size and end."""
+
+    found: tuple[tuple[State, Cost], ...]
+    rules: tuple[str, ...]
+    size: int
+    stopped: str
+
+
+@lru_cache(maxsize=512)
+def _solve(problem: _Problem) -> _Solution:
+    graph = _saturator(_Book(problem.book)).saturate(problem.facts, problem.budget_s, _ROWS)
+    front = max(_FRONT, problem.count)
+    chooser = Chooser(graph, problem.models, problem.machine, problem.threads, front)
+    found = chooser.best(problem.count)
+    rules = graph.rules_of(_cells(found[0][0])) if found else ()
+    return _Solution(tuple(found), rules, graph.size, graph.stopped)
+
+
+class _Book:
+    """A RuleBook as a key: itself only."""
+
+    def __init__(self, book: RuleBook) -> None:
+        self.book = book
+
+    def __hash__(self) -> int:
+        return id(self.book)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Book) and self.book is other.book
 
 
 @lru_cache(maxsize=4)
-def _cached_saturator(key: int) -> Saturator:
-    return Saturator(_BOOKS[key])
+def _saturator(key: _Book) -> Saturator:
+    return Saturator(key.book)
 
 
-_BOOKS: dict[int, RuleBook] = {}
+def _named(kernel: Kernel, models: Sequence[StageModel], group: Sequence[int]) -> tuple[StageModel, ...]:
+    """The stages of a group under the axes' names in the e-graph."""
+    return tuple(
+        renamed(models[position], {a: axis_name(kernel, position, a) for a in models[position].extents})
+        for position in group
+    )
 
 
-def _saturator(book: RuleBook) -> Saturator:
-    _BOOKS[id(book)] = book
-    return _cached_saturator(id(book))
+def _groups(kernel: Kernel) -> list[tuple[int, ...]]:
+    """Which stages are scheduled together: those that share loops."""
+    positions = range(len(kernel.stages))
+    return [tuple(positions)] if kernel.shared else [(position,) for position in positions]
+
+
+def _nothing(kernel: Kernel, group: Sequence[int]) -> CompileError:
+    return CompileError(
+        f"no loop nest was found for the kernel {kernel.name}",
+        where=f"stages {', '.join(kernel.stages[position].name for position in group)}",
+        why="the rules of the ruleset `loops` leave none that the code generator takes",
+        hint="one of them is disabled that it needs, such as `loop-sequential`",
+    )
 
 
 def _nest(kernel: Kernel, states: Sequence[State]) -> Nest:
