@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from egc.frontend.context import Context
@@ -59,6 +60,31 @@ _BINARY = {
 }
 _VARIADIC = {"Sum": "add", "Mean": "add", "Max": "max", "Min": "min"}
 _INTEGER_IDENTITIES = frozenset({"ceil", "floor", "round"})
+
+
+# Where rounding leaves the finite values of a float8: the middle between the greatest and the next power's
+# first, which itself rounds to the even one of the two; what becomes of larger magnitudes (OCP 8-bit Floating
+# Point Specification, and arXiv:2206.02915 for the fnuz types). ONNX's Cast lists the same.
+_BEYOND: dict[str, tuple[str, float, float]] = {
+    "float8_e4m3fn": ("gt", 464.0, math.nan),
+    "float8_e4m3fnuz": ("ge", 248.0, math.nan),
+    "float8_e5m2": ("ge", 61440.0, math.inf),
+    "float8_e5m2fnuz": ("ge", 61440.0, math.nan),
+}
+
+
+def _cast_beyond(ctx: Context, x: str, dtype: str) -> str:
+    """``x`` as a float8 that does not saturate: beyond its magnitudes NaN, or in float8_e5m2 infinities."""
+    if dtype not in _BEYOND:
+        raise NotCompiled(f"casts to {dtype} that do not saturate run on the host")
+    compare, bound, special = _BEYOND[dtype]
+    wide = ctx.widen(x)
+    beyond = ctx.map(compare, ctx.map("abs", wide), ctx.like(bound, wide))
+    value = ctx.scalar(special, dtype)
+    if special == math.inf:
+        below = ctx.map("lt", wide, ctx.like(0, wide))
+        value = ctx.map("select", below, ctx.scalar(-special, dtype), value)
+    return ctx.map("select", beyond, value, ctx.cast(x, dtype))
 
 
 def numeric(ctx: Context, value: str) -> str:
@@ -197,8 +223,8 @@ def cast_to(ctx: Context, node: OnnxNode, dtype: str) -> str:
     x = numeric(ctx, node.required(0))
     if dtype in ("string", *COMPLEX):
         raise NotCompiled(f"casts to {dtype} run on the host")
-    if dtype in SMALL_FLOATS and not node.attr("saturate", 1):
-        raise NotCompiled("casts that do not saturate run on the host")
+    if dtype in SMALL_FLOATS and not node.attr("saturate", 1) and is_float(ctx.dtype(x)):
+        return _cast_beyond(ctx, x, dtype)
     if dtype == "float8_e8m0fnu" and node.attr("round_mode", "up") != "nearest":
         raise NotCompiled("casts to float8_e8m0fnu that round up or down run on the host")
     return ctx.cast(x, dtype)

@@ -80,6 +80,9 @@ def _accumulator(x: Array) -> np.dtype:
 
 
 def _map(*args: Array, fn: str) -> Array:
+    if fn == "select":
+        # It only moves values, infinities of types that saturate among them.
+        return np.asarray(np.where(*args))
     dtype = numpy_dtype(result_dtype(fn, tuple(dtype_of(a) for a in args)))
     return cast_to(np.asarray(apply_numpy(fn, tuple(_computable(a) for a in args))), dtype)
 

@@ -31,7 +31,7 @@ TIMEOUT = 60.0
 RANDOM = frozenset(
     {"Bernoulli", "RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "Multinomial"}
 )
-# Operators without data: all of their operands are shapes.
+# Operators without data: all of their operands are shapes, or numbers that a model rarely computes.
 GENERATORS = frozenset(
     {"BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range"}
 )
@@ -103,8 +103,7 @@ def _least_hosted(model: Any, given: dict[str, Any]) -> tuple[Any, tuple[str, ..
         name: v for name, v in given.items() if isinstance(v, np.ndarray) and v.ndim <= 1 and v.size <= 64
     }
     integers = {name: v for name, v in small.items() if v.dtype.kind in "iub"}
-    scalars = all(isinstance(v, np.ndarray) and v.ndim == 0 for v in given.values())
-    if model.graph.node[0].op_type not in GENERATORS and not scalars:
+    if operator_of(model.graph.name) not in GENERATORS:
         # The first operand is the data: were it fixed too, there would be nothing left to compile.
         for values in (small, integers):
             values.pop(next(iter(given), ""), None)
