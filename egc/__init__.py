@@ -43,6 +43,7 @@ def compile(
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, Any] | None = None,
     time_budget: float = 60.0,
+    device: str | None = None,
 ) -> Session:
     """Compile a model and return a Session over it, without a file in between.
 
@@ -67,14 +68,17 @@ def compile(
         values=values or {},
         time_budget=time_budget,
     )
-    return Session(compile_model(model, options).artifact(), threads=threads)
+    return Session(compile_model(model, options).artifact(), threads=threads, device=device)
 
 
-def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
-    """A Session over an ``.egc`` artifact. Artifacts hold native code: load only those you trust."""
+def load(path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None) -> Session:
+    """A Session over an ``.egc`` artifact; ``device`` is ``cuda`` or ``emulator`` for one that is made for a GPU.
+
+    Artifacts hold native code: load only those you trust.
+    """
     from egc.runtime.session import Session
 
-    return Session(path, threads=threads)
+    return Session(path, threads=threads, device=device)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from egc.codegen.gpu import BuiltDevice, build_gpu, parse_gpu_arch
 from egc.codegen.jobs import BuiltKernel, Workshop
 from egc.codegen.link import link
 from egc.codegen.program import CompiledKernel, Program, assemble
@@ -22,10 +23,12 @@ from egc.explain.record import build_record
 from egc.extract import Extraction, extract
 from egc.frontend.importer import Imported, import_model
 from egc.frontend.load import Source
+from egc.ir.graph import Graph
 from egc.kernels import HostCall, KernelCall, build_kernels
 from egc.machine import Machine, load_machine, machine_for
 from egc.rules import RuleBook, load_rules
 from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
+from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
 # How a time budget is shared out; kernels get what is left.
 _SATURATION_SHARE, _EXTRACTION_SHARE = 0.3, 0.1
@@ -54,12 +57,12 @@ class Compiled:
 
     imported: Imported
     book: RuleBook
-    machine: Machine
+    machine: Machine | GpuMachine
     target: Target
     snapshot: Snapshot
     extraction: Extraction
     calls: tuple[KernelCall | HostCall, ...]
-    kernels: Mapping[str, BuiltKernel]
+    kernels: Mapping[str, BuiltKernel] | Mapping[str, BuiltDevice]
     program: Program
     record: dict[str, Any]
     seconds: Mapping[str, float]
@@ -106,9 +109,8 @@ def compile_model(source: Source, options: Options | None = None) -> Compiled:
     if options.target not in ("cpu", "gpu"):
         raise UsageError(f"unknown target {options.target!r}", hint="--target cpu or --target gpu")
     clock = _Clock()
+    target, machine = _target(options)
     with Workshop() as workshop:  # worker processes start now, while this one reads the model
-        target = parse_arch(options.arch)
-        machine = load_machine(options.cost_model) if options.cost_model else machine_for(target.arch)
         with clock("rules"):
             book = load_rules(disabled=options.disable_rules, accuracy=options.accuracy, extra=options.rules)
         with clock("import"):
@@ -127,20 +129,46 @@ def compile_model(source: Source, options: Options | None = None) -> Compiled:
             graph = extraction.graph
             calls = build_kernels(graph, legal_fusions(graph, book))
         with clock("codegen"):
-            threads = options.threads or default_threads()
-            kernels, runtime = workshop.build(distinct_kernels(calls), machine, target)
-            linked = link([*runtime.always, *(k.object for k in kernels.values())], runtime.library)
-            compiled = {
-                name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes)
-                for name, kernel in kernels.items()
-            }
-            program = assemble(imported, graph, calls, compiled, linked, target, threads)
+            if isinstance(machine, GpuMachine):
+                kernels, program = build_gpu(
+                    workshop, imported, graph, calls, machine, target, options.accuracy
+                )
+            else:
+                threads = options.threads or default_threads()
+                kernels, program = build_cpu(workshop, imported, graph, calls, machine, target, threads)
         with clock("record"):
             stages = dict(clock.seconds)
             record = build_record(imported, book, machine, snapshot, extraction, calls, kernels, stages)
     return Compiled(
         imported, book, machine, target, snapshot, extraction, calls, kernels, program, record, clock.seconds
     )
+
+
+def _target(options: Options) -> tuple[Target, Machine | GpuMachine]:
+    """What code is generated for, and the cost model that chooses it."""
+    if options.target == "gpu":
+        gpu = parse_gpu_arch(options.arch)
+        return gpu, load_gpu_machine(options.cost_model or gpu.arch)
+    target = parse_arch(options.arch)
+    return target, load_machine(options.cost_model) if options.cost_model else machine_for(target.arch)
+
+
+def build_cpu(
+    workshop: Workshop,
+    imported: Imported,
+    graph: Graph,
+    calls: Sequence[KernelCall | HostCall],
+    machine: Machine,
+    target: Target,
+    threads: int,
+) -> tuple[Mapping[str, BuiltKernel], Program]:
+    """Every distinct kernel built, and the program."""
+    kernels, runtime = workshop.build(distinct_kernels(calls), machine, target)
+    linked = link([*runtime.always, *(k.object for k in kernels.values())], runtime.library)
+    compiled = {
+        name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes) for name, kernel in kernels.items()
+    }
+    return kernels, assemble(imported, graph, calls, compiled, linked, target, threads)
 
 
 def distinct_kernels(calls: Sequence[KernelCall | HostCall]) -> tuple[Any, ...]:

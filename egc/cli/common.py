@@ -110,9 +110,11 @@ def open_session(args: argparse.Namespace) -> Session:
     """A session over MODEL: an artifact is loaded, a model compiled."""
     from egc.runtime.session import Session
 
+    device = getattr(args, "device", None)
     if is_artifact(args.model):
-        return Session(args.model, threads=args.threads)
-    return Session(compiled_model(args.model, options_of(args)).artifact(), threads=args.threads)
+        return Session(args.model, threads=args.threads, device=device)
+    artifact = compiled_model(args.model, options_of(args)).artifact()
+    return Session(artifact, threads=args.threads, device=device)
 
 
 def read_inputs(options: Sequence[str]) -> dict[str, np.ndarray]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from egc.codegen.compile import compile_module
 from egc.codegen.emit import emit
@@ -30,6 +30,8 @@ from egc.schedule import Scheduled, schedule
 
 # One kernel takes a fraction of a second; one that takes this long hangs.
 _PATIENCE_S = 120.0
+
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -110,29 +112,36 @@ class Workshop:
         """
         assert self._pool is not None, "a Workshop is entered before it builds"
         runtime = self._pool.submit(build_runtime, target)
-        futures = [self._pool.submit(build_kernel, kernel, machine, target) for kernel in kernels]
-        built = {
-            kernel.name: self._result(future, kernel, machine, target)
-            for kernel, future in zip(kernels, futures, strict=True)
-        }
+        built = self.each(build_kernel, kernels, machine, target)
         try:
             return built, runtime.result()
         except BrokenProcessPool:
             return built, build_runtime(target)
 
-    def _result(self, future: Future[Any], kernel: Kernel, machine: Machine, target: Target) -> BuiltKernel:
+    def each(
+        self, build: Callable[..., Built], kernels: Sequence[Kernel], *args: Any
+    ) -> dict[str, Built]:
+        """`build(kernel, *args)` for every kernel, by name in the given order; CompileError as in `build`."""
+        assert self._pool is not None, "a Workshop is entered before it builds"
+        futures = [self._pool.submit(build, kernel, *args) for kernel in kernels]
+        return {
+            kernel.name: self._result(future, build, kernel, *args)
+            for kernel, future in zip(kernels, futures, strict=True)
+        }
+
+    def _result(self, future: Future[Built], build: Callable[..., Built], kernel: Kernel, *args: Any) -> Built:
         try:
             return future.result(timeout=_PATIENCE_S)
         except BrokenProcessPool:
-            return self._alone(kernel, machine, target)
+            return self._alone(build, kernel, *args)
         except FutureTimeout:
             raise _failed(kernel, f"it took over {_PATIENCE_S:g} s") from None
 
-    def _alone(self, kernel: Kernel, machine: Machine, target: Target) -> BuiltKernel:
+    def _alone(self, build: Callable[..., Built], kernel: Kernel, *args: Any) -> Built:
         """One kernel in a process of its own, after some kernel took the pool down: finds the one that does."""
         with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=_begin) as pool:
             try:
-                return pool.submit(build_kernel, kernel, machine, target).result(timeout=_PATIENCE_S)
+                return pool.submit(build, kernel, *args).result(timeout=_PATIENCE_S)
             except BrokenProcessPool:
                 raise _failed(kernel, "LLVM's code generator ended the process") from None
 

@@ -16,6 +16,7 @@ from egc.ir.host import decode_host
 from egc.ir.nest import Nest, Pack
 from egc.ir.types import TensorType
 from egc.kernels import HostCall, KernelCall
+from egc.runtime import gpu_code
 from egc.runtime import manifest as m
 from egc.runtime.artifact import layout_constants
 from egc.runtime.cpu import needed_features
@@ -221,4 +222,6 @@ def _dims(dims: Sequence[Dim]) -> tuple[m.DimText, ...]:
 
 def _features(target: Target) -> tuple[str, ...]:
     architecture = target.triple.partition("-")[0]
+    if architecture == gpu_code.ARCHITECTURE:
+        return (target.arch,)
     return needed_features(architecture, target.cpu, target.features)

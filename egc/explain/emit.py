@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from egc.codegen.compile import assembly
 from egc.codegen.emit import emit
+from egc.codegen.gpu import join_ptx
+from egc.codegen.nvptx import emit_device
 from egc.compiler import Compiled
 from egc.errors import UsageError
 from egc.kernels import KernelCall
+from egc.schedule.gpu_machine import GpuMachine
 
 
 def emitted(compiled: Compiled, kind: str) -> str:
-    """The text of one stage: graph, kernels, loops, llvm, asm; UsageError for a stage the target does not have."""
+    """The text of one stage: graph, kernels, loops, llvm, asm (CPU) or ptx (GPU); UsageError for a stage the target does not have."""
+    gpu = isinstance(compiled.machine, GpuMachine)
     match kind:
         case "graph":
             return str(compiled.extraction.graph)
@@ -18,9 +22,13 @@ def emitted(compiled: Compiled, kind: str) -> str:
             return "\n\n".join(str(kernel.nest.kernel) for kernel in compiled.kernels.values()) + _calls(compiled)
         case "loops":
             return "\n\n".join(str(kernel.nest) for kernel in compiled.kernels.values())
+        case "llvm" if gpu:
+            return "\n".join(emit_device(k.nest, compiled.target).text for k in compiled.kernels.values())
+        case "ptx" if gpu:
+            return join_ptx([k.object.decode() for k in compiled.kernels.values()])
         case "llvm":
             return "\n".join(emit(k.nest, compiled.target).text for k in compiled.kernels.values())
-        case "asm":
+        case "asm" if not gpu:
             texts = [emit(k.nest, compiled.target).text for k in compiled.kernels.values()]
             return "\n".join(assembly(text, compiled.target) for text in texts)
     raise UsageError(f"--emit {kind}: the target {compiled.target.arch} has no such stage")

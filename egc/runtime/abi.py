@@ -58,5 +58,5 @@ ROTATION: Final = 29
 REST_ROTATION: Final = 64 - ROTATION
 
 # Files are mapped in units of the largest page that the architecture uses.
-PAGE_BYTES: Final = {"x86_64": 4096, "aarch64": 65536}
+PAGE_BYTES: Final = {"x86_64": 4096, "aarch64": 65536, "nvptx64": 4096}
 ALIGNMENT: Final = 64  # of every constant and every buffer of the arena: a cache line

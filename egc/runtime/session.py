@@ -18,12 +18,14 @@ from egc.ir.types import numpy_dtype
 from egc.runtime import abi
 from egc.runtime.artifact import Artifact, open_artifact
 from egc.runtime.cpu import check_machine
+from egc.runtime.gpu_code import ARCHITECTURE as GPU
 from egc.runtime.host import run_host_step
 from egc.runtime.inputs import bind_shapes, check_feeds, take
 from egc.runtime.manifest import HostStep, Port
 from egc.runtime.native import NativeCode, Workers, address_of
 from egc.runtime.plan import Arena, Plan, Program
 
+DEVICES = ("cpu", "cuda", "emulator")
 _MAX_PLANS = 64  # sets of dims whose tables are kept
 _ONNX_TYPES = {"float32": "float", "float64": "double"}  # the rest are called as in numpy
 
@@ -40,13 +42,42 @@ class NodeArg:
 class Session:
     """Runs one artifact. Safe to call from several threads, which then run one after another."""
 
-    def __init__(self, artifact: Artifact | str | os.PathLike[str], threads: int | None = None) -> None:
+    def __new__(
+        cls,
+        artifact: Artifact | str | os.PathLike[str],
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> Session:
+        """A session on a GPU is one of a class of its own."""
+        if device not in (None, *DEVICES):
+            raise UsageError(f"there is no device {device!r}", hint=f"one of {', '.join(DEVICES)}")
+        if cls is Session and device == "cuda":
+            from egc.runtime.cuda import CudaSession
+
+            return super().__new__(CudaSession)
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        artifact: Artifact | str | os.PathLike[str],
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> None:
         """Check the machine and the constants, start the threads (the artifact's own number by default).
 
-        ArtifactError where the artifact cannot be used here; UsageError for an impossible number of threads.
+        ``device`` says where a GPU artifact runs: ``cuda`` or ``emulator``. ArtifactError where the artifact
+        cannot be used here; UsageError for an impossible number of threads, or an artifact not for the device.
         """
         if not isinstance(artifact, Artifact):
             artifact = open_artifact(Path(artifact))
+        if device == "emulator":
+            from egc.runtime.emulator import emulated
+
+            artifact = emulated(artifact)
+        elif artifact.manifest.target.architecture == GPU:
+            raise UsageError(
+                "the artifact is for a GPU", where=artifact.name, hint="--device cuda, or --device emulator"
+            )
         manifest = self.manifest = artifact.manifest
         threads = manifest.threads if threads is None else threads
         if not 1 <= threads <= abi.MAX_THREADS:
