@@ -37,9 +37,9 @@ class Port:
 class Origin:
     """A node of the model and what importing made of it.
 
-    ``title`` is what ``Node.sources`` calls it; ``inputs`` and ``outputs`` are ONNX names, "" where absent. ``fate`` is
-    ``graph`` (it became graph nodes), ``constant`` (its results are known now), ``passed on`` (its result is its
-    operand) or ``unused`` (nothing reads its results).
+    ``title`` is what ``Node.sources`` calls it; ``inputs`` and ``outputs`` are ONNX names, "" where absent.
+    ``fate`` is ``graph`` (it became graph nodes), ``constant`` (its results are known now), ``passed on``
+    (its result is its operand) or ``unused`` (nothing reads its results).
     """
 
     title: str
@@ -121,9 +121,7 @@ def _origins(model: Model, scope: Scope, context: Context, graph: Graph) -> tupl
             fate = "passed on"
         elif any(value in context.builder.constants for value in results):
             fate = "constant"
-        found.append(
-            Origin(title, proto.name, proto.op_type, tuple(proto.input), tuple(proto.output), fate)
-        )
+        found.append(Origin(title, proto.name, proto.op_type, tuple(proto.input), tuple(proto.output), fate))
     return tuple(found)
 
 

@@ -84,7 +84,7 @@ def _open(source: Source) -> tuple[ModelProto, str, Path | None, dict[int, np.nd
 
 def _map(path: Path) -> np.ndarray:
     try:
-        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        return np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.zeros(0, np.uint8)
     except (OSError, ValueError) as error:
         why = "it is a folder" if path.is_dir() else getattr(error, "strerror", None)
         raise BadInput(f"cannot read {path}", why=why or str(error)) from None

@@ -87,7 +87,9 @@ class ExternalData:
                 if not path.is_file():
                     raise BadProto(f"the external file {location!r} does not exist in the model's folder")
                 empty = path.stat().st_size == 0
-                self._maps[path] = np.zeros(0, np.uint8) if empty else np.memmap(path, np.uint8, "r")
+                self._maps[path] = (
+                    np.zeros(0, np.uint8) if empty else np.asarray(np.memmap(path, np.uint8, "r"))
+                )
         except OSError as error:
             raise BadProto(f"the external file {location!r} cannot be read: {error.strerror}") from None
         return self._maps[path]
