@@ -14,6 +14,7 @@ from egc.codegen.builder import Builder, Lines, Value, mangle
 from egc.codegen.indices import affine, from_terms, sym, terms
 from egc.codegen.scalars import Scalars, memory_type
 from egc.codegen.storage import Storage
+from egc.errors import CompileError
 from egc.ir.dims import Call, Dim, SymDim, floordiv, mod, substitute, symbols_of
 from egc.ir.expr import Const, Expr, IndexExpr
 from egc.ir.kernel import Kernel
@@ -242,26 +243,50 @@ class Memory:
         lanes = max(value.lanes, self.values[LANE].lanes if varying and LANE in symbols_of(flat) else 1)
         raw = b.splat(self.scalars.to_memory(value, access.dtype), lanes)
         parts = affine(flat, _LANE_SET) if varying else {"": flat}
-        if lanes == 1 or not varying:
+        if lanes == 1:
             pointer = self._pointer(access, flat, None, raw, 1)
-            if lanes > 1:
-                raw = b.pure(f"extractelement {raw}, i64 {lanes - 1}", raw.elem, 1, raw)
             b.line(f"store {raw}, {pointer}, align {_align(access)}")
-        elif parts is not None and parts.get(LANE, 0) == 1 and not self._vectors(parts[""]):
-            pointer = self._pointer(access, parts[""], None, raw, lanes)
-            if mask is None:
-                b.line(f"store {raw}, {pointer}, align {_align(access)}")
-                return
-            name = f"llvm.masked.store.{mangle(raw.elem, lanes)}.p0"
-            b.declare(name, "void", raw.type, "ptr", f"<{lanes} x i1>")
-            b.line(f"call void @{name}({raw}, ptr align {_align(access)} {pointer.ref}, {mask})")
-        else:
+        elif not varying:
+            raise CompileError(f"all lanes of a vector are stored at one element of {access.buffer}")
+        elif parts is None or self._vectors(parts[""]):
             self._store_lanes(access, self._gather_pointer(access, flat, lanes), raw, mask)
+        elif parts[LANE] == 1:
+            self._store_contiguous(access, self._pointer(access, parts[""], None, raw, lanes), raw, mask)
+        else:
+            self._store_strided(access, parts, raw, mask)
+
+    def _store_contiguous(self, access: Access, pointer: Value, raw: Value, mask: Value | None) -> None:
+        b = self.b
+        if mask is None:
+            b.line(f"store {raw}, {pointer}, align {_align(access)}")
+            return
+        name = f"llvm.masked.store.{mangle(raw.elem, raw.lanes)}.p0"
+        b.declare(name, "void", raw.type, "ptr", f"<{raw.lanes} x i1>")
+        b.line(f"call void @{name}({raw}, ptr align {_align(access)} {pointer.ref}, {mask})")
+
+    def _store_strided(
+        self, access: Access, parts: Mapping[str, Dim], raw: Value, mask: Value | None
+    ) -> None:
+        """Lane by lane, each address a displacement from one pointer where the stride is known."""
+        b = self.b
+        if mask is not None and not mask.is_literal:
+            self._store_lanes(
+                access,
+                self._gather_pointer(access, parts[""] + parts[LANE] * sym(LANE), raw.lanes),
+                raw,
+                mask,
+            )
+            return
+        valid = raw.lanes if mask is None else mask.ref.count("true")
+        for lane in range(valid):
+            one = b.pure(f"extractelement {raw}, i64 {lane}", raw.elem, 1, raw)
+            pointer = self._pointer(access, parts[""] + parts[LANE] * lane, None, raw, 1)
+            b.line(f"store {one}, {pointer}, align {_align(access)}")
 
     def _store_lanes(self, access: Access, pointers: Value, raw: Value, mask: Value | None) -> None:
         b = self.b
-        name = f"llvm.masked.scatter.{mangle(raw.elem, raw.lanes)}.v{raw.lanes}p0"
         if mask is not None:
+            name = f"llvm.masked.scatter.{mangle(raw.elem, raw.lanes)}.v{raw.lanes}p0"
             b.declare(name, "void", raw.type, pointers.type, f"<{raw.lanes} x i1>")
             align = f"{pointers.type} align {_align(access)}"
             b.line(f"call void @{name}({raw}, {align} {pointers.ref}, {mask})")
