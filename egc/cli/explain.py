@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 
-from egc.cli.common import add_compile_options, compiled_model, is_artifact, options_of
-from egc.errors import ArtifactError
+from egc.cli.common import (
+    add_compile_options,
+    compiled_model,
+    is_artifact,
+    options_of,
+    parse_shapes,
+    random_inputs,
+)
+from egc.errors import ArtifactError, UsageError
+
+if TYPE_CHECKING:
+    from egc.compiler import Compiled
+    from egc.runtime.artifact import Artifact
+
+_WARM_RUNS, _RUNS = 3, 9
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -22,33 +37,120 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "nests and costs. An .egc answers from the record that it holds; an .onnx is compiled first.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("node", nargs="?", metavar="NODE", help="an ONNX node or a kernel to explain in depth")
+    parser.add_argument("node", nargs="?", metavar="NODE", help="an ONNX node, a value, a kernel or a call's number")
+    parser.add_argument("--why-not", metavar="RULE", help="why RULE is not behind the program, or not behind NODE")
+    parser.add_argument("--ban", metavar="RULE", help="what changes without RULE, and what it costs (needs an .onnx)")
+    parser.add_argument("--measure", action="store_true", help="run it, and show measured times beside predicted ones")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to explore, which needs no network")
     parser.add_argument("--json", action="store_true", help="print everything as JSON (docs/explain.md)")
     add_compile_options(parser)
     parser.set_defaults(main=main)
 
 
+class _Opened:
+    """MODEL: its record, and what it was compiled to or read from."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.compiled: Compiled | None = None
+        if is_artifact(args.model):
+            from egc.runtime.artifact import open_artifact
+
+            self.artifact: Artifact = open_artifact(args.model)
+            self.record: dict[str, Any] = self.artifact.record()
+            if not self.record:
+                hint = "compile the model again"
+                raise ArtifactError("the artifact holds no record", where=str(args.model), hint=hint)
+        else:
+            self.compiled = compiled_model(args.model, options_of(args))
+            self.artifact, self.record = self.compiled.artifact(), self.compiled.record
+
+
 def main(args: argparse.Namespace) -> int:
     """Explain."""
-    record = read_record(args)
-    if args.json:
-        print(json.dumps(record, indent=1))
-        return 0
-    from egc.explain.text import print_kernels, print_summary
+    opened = _Opened(args)
+    if args.measure:
+        opened.record["measured"] = measure(opened.artifact, args)
+    if args.why_not:
+        return why_not(opened, args)
+    if args.ban:
+        return ban(opened, args)
+    if args.html:
+        from egc.explain.html import page
 
-    console = Console(highlight=False)
-    print_summary(record, console)
-    print_kernels(record, console)
+        args.html.write_text(page(opened.record), encoding="utf-8")
+        print(f"wrote {args.html}")
+        return 0
+    if args.json:
+        print(json.dumps(opened.record, indent=1))
+        return 0
+    from egc.explain.find import find
+    from egc.explain.text import print_call, print_kernels, print_origin, print_summary
+
+    console = plain_console()
+    if args.node is None:
+        print_summary(opened.record, console)
+        print_kernels(opened.record, console)
+        return 0
+    nodes, calls = find(opened.record, args.node)
+    for index in nodes:
+        print_origin(opened.record, index, console)
+    for index in calls:
+        print_call(opened.record, index, console)
     return 0
 
 
-def read_record(args: argparse.Namespace) -> dict[str, Any]:
-    """The record of an artifact, or of a model compiled now."""
-    if not is_artifact(args.model):
-        return compiled_model(args.model, options_of(args)).record
-    from egc.runtime.artifact import open_artifact
+def plain_console() -> Console:
+    """The terminal, or, where output goes elsewhere, lines that are not cut short."""
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
 
-    record = open_artifact(args.model).record()
-    if not record:
-        raise ArtifactError("the artifact holds no record", where=str(args.model), hint="compile the model again")
-    return record
+
+def measure(artifact: Artifact, args: argparse.Namespace) -> list[float]:
+    """Seconds of each call: the median of several runs on random inputs."""
+    from egc.runtime.session import Session
+
+    with Session(artifact, threads=args.threads) as session:
+        feeds = random_inputs(session, {}, parse_shapes(args.shape))
+        runs = [session.profile(feeds) for _ in range(_WARM_RUNS + _RUNS)][_WARM_RUNS:]
+    return [float(np.median([run[i][1] for run in runs])) for i in range(len(runs[0]))]
+
+
+def why_not(opened: _Opened, args: argparse.Namespace) -> int:
+    """Answer `--why-not RULE [NODE]`."""
+    from egc.explain.answers import print_why_not
+    from egc.explain.find import find
+    from egc.explain.why_not import why_not as answer_of
+
+    record = opened.record
+    nodes, calls = find(record, args.node) if args.node else ([], None)
+    answer = answer_of(record, args.why_not, calls)
+    if opened.compiled is not None and answer["verdict"] in ("no match", "budget"):
+        from egc.explain.premises import first_failure
+
+        snapshot, book = opened.compiled.snapshot, opened.compiled.book
+        titles = {record["onnx"][i]["title"] for i in nodes}
+        graph = opened.compiled.imported.graph
+        values = [name for node in graph.nodes if titles & set(node.sources) for name in node.outputs]
+        answer["failure"] = asdict(first_failure(snapshot, book.rule(answer["rule"]), values))
+    if args.json:
+        print(json.dumps(answer, indent=1))
+    else:
+        print_why_not(record, answer, plain_console())
+    return 0
+
+
+def ban(opened: _Opened, args: argparse.Namespace) -> int:
+    """Answer `--ban RULE`."""
+    from egc.explain.answers import print_ban
+    from egc.explain.ban import compare
+
+    if opened.compiled is None:
+        raise UsageError("--ban compiles the model again", hint="give the .onnx that the artifact was made from")
+    options = options_of(args)
+    without = replace(options, disable_rules=(*options.disable_rules, args.ban))
+    comparison = compare(opened.record, compiled_model(args.model, without).record, args.ban)
+    if args.json:
+        print(json.dumps(comparison, indent=1))
+    else:
+        print_ban(comparison, plain_console())
+    return 0

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 Record = dict[str, Any]
 
-
-def milliseconds(seconds: float | None) -> str:
-    """Seconds as text in milliseconds; a dash where unknown."""
-    return "–" if seconds is None else f"{seconds * 1e3:.3g} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.3g} µs"
+BAR = 24  # characters of the longest bar
 
 
-def print_summary(record: Record, console: Console) -> None:
-    """What came in, what came out, what was spent and which budgets were hit."""
-    calls = record["calls"]
-    hosts = [call for call in calls if call["kind"] == "host"]
-    console.print(
-        f"[bold]{record['model']}[/bold]: {len(record['onnx'])} ONNX nodes → {len(calls)} kernel calls "
-        f"({len(record['kernels'])} distinct kernels), predicted {milliseconds(predicted(record))} "
-        f"on {record['machine']['name']}"
-    )
-    for call in hosts:
-        console.print(f"  on the host: {', '.join(map(short, call['onnx']))}")
-    for growth in record["growth"]:
-        if growth["stopped"] != "saturated":
-            console.print(f"  phase {growth['phase']} stopped by its budget: {growth['stopped']}")
+def duration(seconds: float | None) -> str:
+    """Seconds as text with three digits; a dash where unknown."""
+    if seconds is None:
+        return "–"
+    size = abs(seconds)
+    if size >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if size >= 1e-3 else f"{seconds * 1e6:.3g} µs"
 
 
-def predicted(record: Record) -> float:
-    """The sum of the calls' predicted seconds."""
-    return sum(call["predicted"] or 0.0 for call in record["calls"])
+def difference(seconds: float) -> str:
+    """A difference in cost, with its sign."""
+    return "the same" if seconds == 0 else ("+" if seconds > 0 else "−") + duration(abs(seconds))
 
 
 def short(title: str) -> str:
@@ -41,11 +35,208 @@ def short(title: str) -> str:
     return title.removeprefix("node ")
 
 
+def predicted(record: Record) -> float:
+    """The sum of the calls' predicted seconds."""
+    return sum(call["predicted"] or 0.0 for call in record["calls"])
+
+
+def bar(value: float, largest: float) -> str:
+    """A bar of a length in proportion to ``value``."""
+    eighths = round(8 * BAR * value / largest) if largest > 0 else 0
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+
+
+def titled(text: str, *parts: RenderableType) -> Group:
+    """Parts under a heading."""
+    return Group(Text(f"\n{text}", style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in parts))
+
+
+def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """A table without a frame."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def print_summary(record: Record, console: Console) -> None:
+    """What came in, what came out, what was spent and which budgets were hit."""
+    calls, measured = record["calls"], record.get("measured")
+    console.print(Text(record["model"], style="bold"))
+    console.print(
+        f"  {len(record['onnx'])} ONNX nodes → {len(calls)} kernel calls of {len(record['kernels'])} distinct kernels"
+    )
+    line = f"  predicted {duration(predicted(record))}"
+    if measured:
+        line += f", measured {duration(sum(measured))}"
+    console.print(f"{line} on {record['machine']['name']}")
+    fates: dict[str, int] = {}
+    for node in record["onnx"]:
+        fates[node["fate"]] = fates.get(node["fate"], 0) + 1
+    words = {"kernel": "in kernels", "constant": "folded into constants", "removed": "removed"}
+    console.print("  ONNX nodes: " + ", ".join(f"{n} {words[fate]}" for fate, n in fates.items()))
+    hosts = [short(title) for call in calls if call["kind"] == "host" for title in call["onnx"]]
+    console.print(f"  on the host, run by numpy: {', '.join(hosts)}" if hosts else "  nothing runs on the host")
+    costs = record["extraction"]
+    console.print("  extraction: " + ", ".join(f"{name} {duration(cost)}" for name, cost in costs.items()) + gap(costs))
+    console.print(titled("E-graph growth", growth_table(record)))
+
+
+def gap(costs: Mapping[str, float]) -> str:
+    """How far the methods of extraction lie apart."""
+    best = costs.get("lower bound") or min(costs.values())
+    worst = max(costs.values())
+    return f" (gap {100 * (worst / best - 1):.2f} %)" if best > 0 else ""
+
+
+def growth_table(record: Record) -> Table:
+    """The e-graph after each phase."""
+    table = plain_table("phase", "e-nodes", "e-classes", "rounds", "time", "ended", right=("e-nodes", "e-classes", "rounds"))
+    for g in record["growth"]:
+        ended = g["stopped"] if g["stopped"] == "saturated" else Text(f"budget: {g['stopped']}", style="red")
+        table.add_row(g["phase"], str(g["enodes"]), str(g["eclasses"]), str(g["rounds"]), duration(g["seconds"]), ended)
+    return table
+
+
 def print_kernels(record: Record, console: Console) -> None:
-    """One row a call: its kernel, cost, and the ONNX nodes that it covers."""
-    table = Table("#", "kernel", "predicted", "ONNX nodes", title="Kernels", title_justify="left")
+    """One row a call: its kernel, predicted (and measured) seconds, and the ONNX nodes that it covers."""
+    measured = record.get("measured")
+    columns = ["#", "kernel", "predicted"] + (["measured"] if measured else []) + ["", "ONNX nodes"]
+    table = plain_table(*columns, right=("#", "predicted", "measured"))
+    largest = max((call["predicted"] or 0.0 for call in record["calls"]), default=0.0)
     for i, call in enumerate(record["calls"]):
-        table.add_row(
-            str(i), call["kernel"] or "host", milliseconds(call["predicted"]), ", ".join(map(short, call["onnx"]))
-        )
-    console.print(table)
+        cells = [str(i), call["kernel"] or "host", duration(call["predicted"])]
+        if measured:
+            cells.append(duration(measured[i]))
+        table.add_row(*cells, bar(call["predicted"] or 0.0, largest), shortened(call["onnx"]))
+    console.print(titled("Kernels, in the order in which they run", table))
+    used = rule_uses(record)
+    if used:
+        rules = plain_table("rule", "steps", "at", "", right=("steps",))
+        for name, count in sorted(used.items(), key=lambda pair: (-pair[1], pair[0])):
+            rule = record["rules"][name]
+            rules.add_row(name, str(count), rule["at"], rule["math"] or rule["doc"] or "")
+        console.print(titled("Rules that the kernels come from", rules))
+    console.print(Text("\negc explain MODEL NODE says more of an ONNX node, a kernel or a call's number", style="dim"))
+
+
+def shortened(titles: Sequence[str], limit: int = 4) -> Text:
+    """The titles of ONNX nodes, not all of many."""
+    more = f" and {len(titles) - limit} more" if len(titles) > limit else ""
+    return Text(", ".join(map(short, titles[:limit])) + more)
+
+
+def rule_uses(record: Record) -> dict[str, int]:
+    """How many steps of the kernels' derivations each rule is behind."""
+    uses: dict[str, int] = {}
+    for index in {index for call in record["calls"] for index in call["derivation"]}:
+        rule = record["steps"][index]["rule"]
+        uses[rule] = uses.get(rule, 0) + 1
+    return uses
+
+
+def print_origin(record: Record, index: int, console: Console) -> None:
+    """An ONNX node: what importing made of it, and what became of that."""
+    node = record["onnx"][index]
+    console.print(Text(short(node["title"]), style="bold"))
+    console.print(Text(f"  {node['op']}: {', '.join(node['inputs'])} → {', '.join(node['outputs'])}"))
+    for term in node["terms"][:12]:
+        console.print(Text(f"  imported as {term}"))
+    match node["fate"]:
+        case "constant":
+            console.print(f"  its value is a constant: {', '.join(node['by'])}")
+        case "removed":
+            console.print(f"  it is gone: {', '.join(node['by'])}")
+        case _:
+            console.print(f"  computed by call {', '.join(map(str, node['calls']))}")
+
+
+def print_call(record: Record, index: int, console: Console) -> None:
+    """A call in depth: derivation, computation, loop nest, cost, runners-up."""
+    call = record["calls"][index]
+    name = call["kernel"] or "host"
+    console.print(Text(f"\ncall {index}: {name}", style="bold"))
+    console.print(Text(f"  covers {', '.join(map(short, call['onnx']))}"))
+    console.print(Text(f"  reads {', '.join(call['reads']) or 'nothing'}; writes {', '.join(call['writes'])}"))
+    console.print(titled("Derivation", derivation(record, call)))
+    if call["kind"] == "host":
+        console.print("  numpy runs it: egc does not compile this operator or dtype")
+        return
+    kernel = record["kernels"][name]
+    console.print(titled("Before scheduling", Text(kernel["text"])))
+    rules = f"by {', '.join(kernel['rules'])}" if kernel["rules"] else ""
+    heading = f"Loop nest, of {kernel['cells']} cells in its e-graph ({kernel['stopped']})"
+    console.print(titled(heading, Text(kernel["nest"]), Text(rules, style="dim")))
+    console.print(titled("Predicted cost", cost_table(kernel["cost"]), measured_line(record, index)))
+    console.print(titled("Other loop nests", nest_table(kernel)))
+    console.print(titled("Other spellings in the e-graph", alternative_table(call["alternatives"])))
+
+
+def derivation(record: Record, call: Record) -> RenderableType:
+    """The steps from the ONNX nodes' terms to the call's."""
+    lines = Text()
+    by_title = {node["title"]: node for node in record["onnx"]}
+    for title in call["onnx"]:
+        for term in by_title.get(title, {"terms": []})["terms"]:
+            lines.append(f"given  {term}", style="dim").append(f"   from {short(title)}\n", style="dim")
+    for number, index in enumerate(call["derivation"], 1):
+        step = record["steps"][index]
+        rule = record["rules"][step["rule"]]
+        lines.append(f"{number}. {step['rule']}", style="bold").append(f"  {rule['at']}", style="dim")
+        lines.append(f"   {rule['math'] or rule['doc'] or ''}\n")
+        lines.append_text(Text("".join(f"   matched {text}\n" for text in step["matched"])))
+        lines.append_text(Text("".join(f"   built   {text}\n" for text in step["built"])))
+    if call["fused_by"]:
+        places = ", ".join(f"{name} ({record['rules'][name]['at']})" for name in call["fused_by"])
+        lines.append(f"one kernel by {places}")
+    return lines
+
+
+def cost_table(cost: Mapping[str, float]) -> Table:
+    """The terms of a predicted cost as bars; terms overlap, so the total is less than their sum."""
+    table = plain_table("term", "seconds", "", right=("seconds",))
+    for name, seconds in cost.items():
+        table.add_row(name, duration(seconds), bar(seconds, max(cost.values())))
+    return table
+
+
+def measured_line(record: Record, index: int) -> Text:
+    """Predicted beside measured."""
+    if not record.get("measured"):
+        return Text("")
+    measured, expected = record["measured"][index], record["calls"][index]["predicted"]
+    return Text(f"measured {duration(measured)}, {measured / expected:.2f} times the prediction")
+
+
+def nest_table(kernel: Record) -> RenderableType:
+    """The runners-up of scheduling."""
+    if not kernel["alternatives"]:
+        return Text("there is none")
+    table = plain_table("predicted", "difference", "loops", right=("predicted", "difference"))
+    for other in kernel["alternatives"]:
+        total = other["cost"]["total"]
+        table.add_row(duration(total), difference(total - kernel["cost"]["total"]), Text(one_line(other["nest"])))
+    return table
+
+
+def one_line(nest: str) -> str:
+    """A nest's loops in one line."""
+    return " · ".join(line.strip().removeprefix("for ") for line in nest.splitlines())
+
+
+def alternative_table(alternatives: Sequence[Record]) -> RenderableType:
+    """Other e-nodes that could have been chosen."""
+    if not alternatives:
+        return Text("there is none")
+    table = plain_table("difference", "mostly", "term", "built by", right=("difference",))
+    for other in alternatives:
+        term = Text(f"{other['value']} = {other['term']}")
+        table.add_row(difference(other["seconds"]), main_term(other["terms"]), term, ", ".join(other["rules"]) or "the model")
+    return table
+
+
+def main_term(terms: Mapping[str, float]) -> str:
+    """The cost term that makes the difference."""
+    name = max(terms, key=lambda key: abs(terms[key]))
+    return name if terms[name] else ""
