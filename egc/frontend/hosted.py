@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import FunctionProto, NodeProto, TypeProto, helper
+from onnx import FunctionProto, NodeProto, TypeProto
 
 from egc.frontend.context import Context
+from egc.frontend.hosttypes import complete_types, operand_type, result_types
 from egc.frontend.load import free_names, subgraphs
-from egc.frontend.proto import CODES, BadProto, declared_type
+from egc.frontend.proto import BadProto, declared_type
 from egc.frontend.registry import NodeError, OnnxNode, normal_domain
-from egc.ir.dims import Dim, DimError, parse_dim, symbols_of
-from egc.ir.host import decode_host, encode_host, run_host
-from egc.ir.types import TensorType, dtype_of, itemsize
+from egc.ir.host import encode_host, run_host
+from egc.ir.types import dtype_of, itemsize
 
 if TYPE_CHECKING:
     from egc.frontend.emit import Scope
@@ -45,14 +45,6 @@ _CONTROL = frozenset({"Loop", "Scan", "If", "SequenceMap"})
 # A host node over constants is run at once where operands and results stay below this; its results are
 # weights else.
 _MAX_FOLDED = 4 << 20
-# Constants up to this size are shown to shape inference.
-_MAX_SHOWN = 1 << 12
-
-
-def type_proto(type_: TensorType) -> TypeProto:
-    """A tensor type as ONNX writes it; a symbolic dim is a parameter named by its text."""
-    shape = [d if isinstance(d, int) else str(d) for d in type_.shape]
-    return helper.make_tensor_type_proto(CODES[type_.dtype], shape)
 
 
 def function_body(
@@ -70,18 +62,13 @@ def function_body(
     if not (schema.has_context_dependent_function and versions):
         return None
     types = [
-        (TypeProto() if v is None else _operand_type(context, v, object_types)).SerializeToString()
+        (TypeProto() if v is None else operand_type(context, v, object_types)).SerializeToString()
         for v in node.inputs
     ]
     body = schema.get_context_dependent_function_with_opset_version(
         max(versions), proto.SerializeToString(), types
     )
     return FunctionProto.FromString(body) if body else None
-
-
-def _operand_type(context: Context, value: str, object_types: Mapping[str, TypeProto]) -> TypeProto:
-    type_ = context.type(value)
-    return object_types.get(value, TypeProto()) if type_.dtype == "object" else type_proto(type_)
 
 
 @cache
@@ -128,11 +115,11 @@ def emit_host(
     used = functions if any(_calls(proto, f) for f in functions) else ()
     text = encode_host(proto, list(bound), outputs, dict(scope.opsets), used)
     values = list(bound.values())
-    types = _result_types(context, text, bound, scope)
+    types = result_types(context, text, bound, scope)
     if (folded := _folded(context, node, text, values, types)) is not None:
         results = tuple(context.constant(array) for array in folded)
     else:
-        found = [_complete(context, name, types.get(name), scope) for name in outputs]
+        found = complete_types(context, outputs, types, text, bound, scope)
         text_types = ";".join(map(str, found))
         results = context.builder.add_multi("host", values, context.sources, node=text, types=text_types)
         for value, name in zip(results, outputs, strict=True):
@@ -146,53 +133,6 @@ def _calls(proto: NodeProto, function: FunctionProto) -> bool:
     if (proto.domain, proto.op_type) == (function.domain, function.name):
         return True
     return any(_calls(inner, function) for graph in subgraphs(proto) for inner in graph.node)
-
-
-def _result_types(
-    context: Context, text: str, bound: Mapping[str, str], scope: Scope
-) -> dict[str, TypeProto]:
-    """What ONNX's own shape inference says of the host node's results; nothing of those it cannot tell."""
-    model = decode_host(text)
-    for value in model.graph.input:
-        value.type.CopyFrom(_operand_type(context, bound[value.name], scope.object_types))
-        data = context.const(bound[value.name])
-        if data is not None and data.nbytes <= _MAX_SHOWN and data.dtype != object:
-            model.graph.initializer.append(
-                onnx.numpy_helper.from_array(np.asarray(data, order="C"), value.name)
-            )
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise NodeError(f"ONNX's shape inference refuses it: {str(error).splitlines()[0]}") from None
-    return {value.name: value.type for value in inferred.graph.output}
-
-
-def _complete(context: Context, name: str, proto: TypeProto | None, scope: Scope) -> TensorType:
-    """The type of a host result, with a fresh symbol for every extent that only the run will tell."""
-    dtype, shape = declared_type(proto) if proto is not None else ("", None)
-    declared = declared_type(scope.declared[name]) if name in scope.declared else ("", None)
-    if shape is None and declared[1] is not None and dtype in ("", declared[0]):
-        # The model itself says what shape inference cannot tell. Its names are not the graph's dims.
-        dtype, shape = declared[0], [d if isinstance(d, int) else None for d in declared[1]]
-    if not dtype or shape is None:
-        raise NodeError(
-            f"the {'rank' if dtype else 'type'} of its result {name!r} is not known before it runs"
-        )
-    dims: list[Dim] = []
-    for extent in shape:
-        dims.append(extent if isinstance(extent, int) else _known_dim(context, extent))
-    return TensorType(dtype, tuple(dims))
-
-
-def _known_dim(context: Context, text: str | None) -> Dim:
-    try:
-        dim = parse_dim(text) if text else None
-    except DimError:
-        dim = None
-    known = (
-        {s for type_ in context.builder.types.values() for s in type_.symbols} if dim is not None else set()
-    )
-    return dim if dim is not None and symbols_of(dim) <= known else context.fresh_symbol()
 
 
 def _folded(

@@ -198,6 +198,22 @@ def test_a_node_without_primitives_runs_on_the_host_and_is_reported() -> None:
     )
 
 
+def test_a_host_node_keeps_the_dims_that_its_operands_tell() -> None:
+    """The size of the result is computed from other extents, which shape inference alone does not follow."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Shape", ["like"], ["t"], start=1),
+        helper.make_node("Slice", ["s", "zero", "two", "zero"], ["head"]),
+        helper.make_node("Concat", ["head", "t"], ["size"], axis=0),
+        helper.make_node("Resize", ["x", "", "", "size"], ["y"], mode="cubic", antialias=1),
+    ]
+    constants = {"zero": np.int64([0]), "two": np.int64([2])}
+    inputs = {"x": (FLOAT, ["n", 2, "h", "w"]), "like": (FLOAT, [1, "p", "q"])}
+    imported = import_model(_model(nodes, inputs, ["y"], constants))
+    assert [node.op_type for node in imported.hosted] == ["Resize"]
+    assert str(imported.outputs[0].type) == "float32[n, 2, p, q]"
+
+
 def test_a_host_node_over_constants_runs_when_importing() -> None:
     nodes = [helper.make_node("NonZero", ["c"], ["p"]), helper.make_node("Add", ["p", "x"], ["y"])]
     constants = {"c": np.float32([0, 1, 0, 2])}
