@@ -106,7 +106,7 @@ class Acc:
 
 
 Expr: TypeAlias = "Const | Index | Load | Call | Cast | Acc"
-IndexExpr: TypeAlias = "Dim | Const | Index | Load | Call | Cast"
+IndexExpr: TypeAlias = "Dim | Expr"
 
 
 def call(fn: str, *args: Expr) -> Expr:

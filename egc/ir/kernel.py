@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-from egc.ir.dims import Dim, symbols_of
+from egc.ir.dims import Dim, SymDim, symbols_of
 from egc.ir.expr import Expr, IndexExpr, Load, index_symbols, loads
 from egc.ir.types import TensorType
 
@@ -81,7 +81,7 @@ class Stage:
         """The distinct loads of value, result and indirect store indices."""
         found = [*loads(self.value), *loads(self.result)]
         for index in self.index:
-            if not isinstance(index, int) and hasattr(index, "dtype"):
+            if not isinstance(index, int | SymDim):
                 found += loads(index)
         return list(dict.fromkeys(found))
 
@@ -120,7 +120,7 @@ class Kernel:
             axes = {axis.name for axis in stage.all_axes}
             used = index_symbols(stage.value) | index_symbols(stage.result)
             for index in stage.index:
-                used |= index_symbols(index) if hasattr(index, "dtype") else symbols_of(index)
+                used |= symbols_of(index) if isinstance(index, int | SymDim) else index_symbols(index)
             for axis in stage.all_axes:
                 used |= symbols_of(axis.extent)
             names |= used - axes

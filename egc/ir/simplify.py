@@ -1,8 +1,9 @@
 """Simplification of index expressions by what is known about the ranges of their symbols.
 
-``ranges`` gives axes: ``0 <= v < ranges[v]`` for every point that is ever evaluated, so every extent in it is at least
-1 there. Any other symbol is an extent: an integer >= 0. With that, the floordivs and mods which views leave behind open
-up. For an integer (or single-term symbolic) divisor c > 0, any integer q and 0 <= r < c:
+``ranges`` gives axes: ``0 <= v < ranges[v]`` for every point that is ever evaluated, so every extent in it
+is at least 1 there. Any other symbol is an extent: an integer >= 0. With that, the floordivs and mods which
+views leave behind open up. For an integer (or single-term symbolic) divisor c > 0, any integer q and 0 <= r
+< c:
 
     (q*c + r) // c = q              (q*c + r) % c = r
     (g*q + s) // (g*c) = q // c     (g*q + s) % (g*c) = g*(q % c) + s        for 0 <= s < g
@@ -34,7 +35,7 @@ Ranges: TypeAlias = "Mapping[str, Dim]"
 
 
 def simplify(dim: Dim, ranges: Ranges) -> Dim:
-    """An equal dim with as few ``floordiv`` and ``mod`` as the ranges allow; equal wherever the axes are in range."""
+    """A dim with fewer ``floordiv`` and ``mod`` that is equal wherever the axes are in range."""
     if isinstance(dim, int) or not _has_calls(dim):
         return dim
     total: Dim = 0
@@ -47,7 +48,7 @@ def simplify(dim: Dim, ranges: Ranges) -> Dim:
 
 
 def bounds(dim: Dim, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
-    """The least and greatest value of ``dim`` (both attained or not), free of axes; None where no bound was found."""
+    """A lower and an upper bound of ``dim``, free of axes; None where none was found."""
     low: Dim | None = 0
     high: Dim | None = 0
     for monomial, coefficient in _terms(dim):
@@ -127,7 +128,7 @@ def _mod(a: Dim, b: Dim, ranges: Ranges) -> Dim:
 
 
 def _usable_divisor(b: Dim) -> bool:
-    """A positive integer, or one positive multiple of a product of symbols: it is > 0 wherever it may divide."""
+    """A positive integer, or a positive multiple of a product of symbols: > 0 where it may divide."""
     terms = _terms(b)
     if len(terms) != 1 or terms[0][1] <= 0:
         return False
@@ -135,7 +136,7 @@ def _usable_divisor(b: Dim) -> bool:
 
 
 def _divide_terms(a: Dim, b: Dim) -> tuple[Dim, Dim]:
-    """``(q, r)`` with ``a = q*b + r`` where q collects every term that b divides, and whole multiples in a constant."""
+    """``(q, r)`` with ``a = q*b + r``: q has each term that b divides, and multiples in a constant."""
     quotient: Dim = 0
     rest: Dim = 0
     for monomial, coefficient in _terms(a):
@@ -170,7 +171,7 @@ def _constant_quotient(rest: Dim, b: Dim, ranges: Ranges) -> Dim | None:
 
 
 def _common_factor(rest: Dim, b: Dim, ranges: Ranges) -> tuple[Dim, Dim, Dim, Dim] | None:
-    """``(q, s, b/g, g)`` with ``rest = g*q + s`` and ``0 <= s < g``, for a factor g of b other than 1 and b."""
+    """``(q, s, b/g, g)`` with ``rest = g*q + s``, ``0 <= s < g``, for a factor g of b but 1 and b."""
     seen: set[Dim] = set()
     for monomial, coefficient in _terms(rest):
         factor = _term_gcd(monomial, coefficient, b)
@@ -264,7 +265,7 @@ def _extremum_bounds(
 
 
 def _certainly_nonnegative(dim: Dim, ranges: Ranges) -> bool:
-    """Whether a polynomial over extents is >= 0: all its coefficients are, once extents known to be >= 1 are shifted."""
+    """Whether all coefficients are >= 0 once the extents known to be >= 1 are shifted by 1."""
     if isinstance(dim, int):
         return dim >= 0
     shifted = substitute(dim, {name: symbol(name) + 1 for name in _positive_symbols(ranges)})
@@ -277,7 +278,7 @@ def _certainly_nonnegative(dim: Dim, ranges: Ranges) -> bool:
 def _nonnegative_atom(atom: str | Call, ranges: Ranges) -> bool:
     if isinstance(atom, str):
         return True
-    # The arguments were shifted too: they are judged as they stand, with no more symbols known to be positive.
+    # The arguments were shifted too: they are judged as they stand, no symbol known to be positive.
     a, b = atom.args
     if atom.fn == "mod":
         return _certainly_nonnegative(b, {})

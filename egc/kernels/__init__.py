@@ -1,4 +1,4 @@
-"""Graph and allowed fusions in, calls of fused kernels (tensor comprehensions, no order of execution yet) out."""
+"""Graph and allowed fusions in, calls of fused kernels (tensor comprehensions, not yet ordered) out."""
 
 from egc.kernels.build import build_kernels
 from egc.kernels.canonical import Lowered, kernel_key

@@ -20,8 +20,8 @@ _NAME_PARTS = 4
 def build_kernels(graph: Graph, legal: Legal) -> tuple[KernelCall | HostCall, ...]:
     """The calls that compute ``graph``, in an order in which they can run.
 
-    ``legal`` maps (producer value, consumer's first output) to the rule that lets both share a kernel. Kernels that are
-    equal but for names are one object, named after what they compute and a hash.
+    ``legal`` maps (producer value, consumer's first output) to the rule that lets both share a kernel.
+    Kernels that are equal but for names are one object, named after what they compute and a hash.
     """
     kernels: dict[str, Kernel] = {}
     calls: list[KernelCall | HostCall] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from egc.ir.dims import symbol, symbols_of
+from egc.ir.dims import SymDim, symbol, symbols_of
 from egc.ir.expr import Expr, Load, substitute_indices, transform
 from egc.ir.kernel import Axis, Buffer, Kernel, Stage
 from egc.kernels.collapse import Merged
@@ -67,7 +67,7 @@ def _renamed(stage: Stage, names: dict[str, str], shared: tuple[str, ...], taken
         axes=tuple(Axis(new[axis], extents[axis]) for axis in order),
         reduce=tuple(Axis(new[axis.name], axis.extent) for axis in stage.reduce),
         out=names[stage.out],
-        index=tuple(transform(i, rewrite) if hasattr(i, "dtype") else i for i in index),
+        index=tuple(i if isinstance(i, int | SymDim) else transform(i, rewrite) for i in index),
         value=value,
         result=value if same else transform(substitute_indices(stage.result, env), rewrite),
     )

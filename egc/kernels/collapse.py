@@ -1,13 +1,14 @@
 """Merging of axes that every access walks as one, so that schedules see few long axes.
 
-Axes a (outside) and b (inside, extent B) are one axis of extent A*B when in every access of every stage, row-major
-addresses are ``... + (a*B + b)*c``. The buffers' dims that hold a and b are merged too: the same bytes under fewer dims.
-So the pixels of a 1x1 convolution become one axis, as do the taps and channels of a row of a channels-last window.
+Axes a (outside) and b (inside, extent B) are one axis of extent A*B when in every access of every stage,
+row-major addresses are ``... + (a*B + b)*c``. The buffers' dims that hold a and b are merged too: the same
+bytes under fewer dims. So the pixels of a 1x1 convolution become one axis, as do the taps and channels of a
+row of a channels-last window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from egc.ir.dims import Dim, SymDim, product, symbol, symbols_of
@@ -57,7 +58,7 @@ def _merge_once(state: Merged) -> Merged | None:
 
 
 def _candidates(state: Merged) -> Iterator[tuple[int, Axis, Axis]]:
-    """(stage, outer, inner) of pairs of axes that may be one: both shared, or both parallel or both reduced."""
+    """(stage, outer, inner) of axes that may be one: both shared, both parallel or both reduced."""
     for i, stage in enumerate(state.stages):
         common = tuple(axis for axis in stage.axes if axis.name in state.shared) if i == 0 else ()
         own = tuple(axis for axis in stage.axes if axis.name not in state.shared)
@@ -112,7 +113,7 @@ def _merge(state: Merged, where: tuple[int, ...], a: Axis, b: Axis) -> Merged | 
 
 
 def _span(access: _Access, shape: tuple[Dim, ...], a: Axis, b: Axis) -> tuple[int, int] | tuple[()] | None:
-    """The first and last dim in which a or b occurs; () for neither, None where they do not walk as one axis."""
+    """The first and last dim with a or b; () for neither, None where they do not walk as one axis."""
     at = [d for d, i in enumerate(access.index) if isinstance(i, SymDim) and symbols_of(i) & {a.name, b.name}]
     if not at:
         return ()
@@ -147,7 +148,7 @@ def _coefficient(dim: Dim, name: str) -> Dim | None:
 
 
 def _meets_alone(stage: Stage, a: str, b: str) -> bool:
-    """Whether a or b occurs outside plain indices: in a guard, as a value, in an index that depends on data, an extent."""
+    """Whether a or b occurs in a guard, an extent, as a value, or in an index that depends on data."""
     names = {a, b}
     if any(symbols_of(axis.extent) & names for axis in stage.all_axes):
         return True
@@ -155,14 +156,14 @@ def _meets_alone(stage: Stage, a: str, b: str) -> bool:
         for node in walk(root):
             if isinstance(node, Index) and symbols_of(node.dim) & names:
                 return True
-            if isinstance(node, Load):
-                if any((symbols_of(d) | symbols_of(e)) & names for d, e in node.guards):
-                    return True
+            guards = node.guards if isinstance(node, Load) else ()
+            if any((symbols_of(d) | symbols_of(e)) & names for d, e in guards):
+                return True
     return False
 
 
 def _may_flatten(state: Merged, name: str, span: tuple[int, int]) -> bool:
-    """Whether dims of a buffer may become one: no access indexes one by data, and locals keep shared dims apart."""
+    """Whether dims of a buffer may become one: none is indexed by data, locals keep shared dims apart."""
     local = any(buffer.name == name for buffer in state.locals)
     kinds: set[bool] = set()
     for stage in state.stages:
@@ -205,7 +206,7 @@ def reindexed(stage: Stage, name: str, change: Callable[[Vector], Vector]) -> St
 
 def _rename(stage: Stage, a: Axis, b: Axis) -> Stage:
     """The stage over one axis named as ``a``, with ``a`` at 0 and ``b`` at the new axis in every index."""
-    env = {a.name: 0, b.name: symbol(a.name)}
+    env: dict[str, Dim] = {a.name: 0, b.name: symbol(a.name)}
 
     def axes(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
         merged = Axis(a.name, a.extent * b.extent)
@@ -231,5 +232,10 @@ def _squeeze(state: Merged) -> Merged:
         if len(kept) == type_.rank:
             continue
         types[name] = TensorType(type_.dtype, tuple(type_.shape[d] for d in kept))
-        stages = tuple(reindexed(s, name, lambda old, kept=kept: tuple(old[d] for d in kept)) for s in stages)
+        stages = tuple(reindexed(stage, name, picked(kept)) for stage in stages)
     return replace(state, stages=stages, types=types)
+
+
+def picked(dims: Sequence[int]) -> Callable[[Vector], Vector]:
+    """The change of an index vector to its elements ``dims``, in that order."""
+    return lambda old: tuple(old[d] for d in dims)

@@ -1,7 +1,8 @@
 """Iteration domains: one axis per output dim, split until views leave plain linear indices.
 
-A reshape in a group leaves ``v // c`` and ``v % c`` of an axis v. Where c divides the extent, splitting the axis into
-(extent/c, c) opens both; egc.ir.simplify does the arithmetic, here we find which axis to split by what.
+A reshape in a group leaves ``v // c`` and ``v % c`` of an axis v. Where c divides the extent, splitting the
+axis into (extent/c, c) opens both; egc.ir.simplify does the arithmetic, here we find which axis to split by
+what.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from egc.ir.dims import floordiv as exact
 from egc.ir.expr import Expr, Index, IndexExpr, Load, substitute_indices, transform, walk
 from egc.ir.kernel import Axis, Stage
 from egc.ir.simplify import is_inside, simplify
-from egc.kernels.indices import is_dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def split_axes(
 
 
 def simplified(stage: Stage) -> Stage:
-    """The stage with every index simplified by the extents of its axes, and guards that always hold left out."""
+    """The stage with indices simplified by the extents of its axes, without guards that always hold."""
     ranges = {axis.name: axis.extent for axis in stage.all_axes}
 
     def index(i: IndexExpr) -> IndexExpr:
@@ -85,14 +85,14 @@ def simplified(stage: Stage) -> Stage:
 
     return replace(
         stage,
-        index=tuple(index(i) if is_dim(i) else transform(i, rewrite) for i in stage.index),
+        index=tuple(index(i) if isinstance(i, int | SymDim) else transform(i, rewrite) for i in stage.index),
         value=transform(stage.value, rewrite),
         result=transform(stage.result, rewrite),
     )
 
 
 def find_split(stages: tuple[Stage, ...], axes: tuple[Axis, ...]) -> tuple[str, Dim] | None:
-    """An axis of ``axes`` and a divisor of its extent by which some index of the stages divides it; None for none."""
+    """An axis of ``axes`` and a divisor of its extent by which an index divides it; None for none."""
     return find_split_in((dim for stage in stages for dim in stage_dims(stage)), axes)
 
 

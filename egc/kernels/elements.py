@@ -1,8 +1,8 @@
 """Element functions: the scalar expression that gives one element of a value of a group.
 
-``Elements.at(value, index)`` walks from a value up through the group's elementwise, view and gather nodes; a value from
-outside the group is a load, and a value with an entry in ``special`` (a reduction's accumulator, a row kept in a local
-buffer) is what that entry says.
+``Elements.at(value, index)`` walks from a value up through the group's elementwise, view and gather nodes;
+a value from outside the group is a load, and a value with an entry in ``special`` (a reduction's
+accumulator, a row kept in a local buffer) is what that entry says.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from egc.ir.dims import Dim, symbol, symbols_of
-from egc.ir.expr import Const, Expr, Index, Load, call, cast
+from egc.ir.dims import Dim, SymDim, floordiv, mod, symbol, symbols_of
+from egc.ir.expr import Const, Expr, Index, IndexExpr, Load, call, cast
 from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Axis
 from egc.ir.types import is_float
+from egc.kernels.attributes import dims_of, int_of, ints_of
 from egc.kernels.indices import (
     Vector,
     add,
@@ -24,7 +25,6 @@ from egc.kernels.indices import (
     broadcast_index,
     clamped,
     guarded,
-    is_dim,
     quotient,
     remainder,
     reshape_index,
@@ -38,7 +38,7 @@ class LoweringError(ValueError):
 
 
 class Elements:
-    """The elements of the values of one group, as scalar expressions of loads; buffers are named as the values are."""
+    """The elements of a group's values, as scalar expressions of loads; buffers have the values' names."""
 
     def __init__(self, graph: Graph, nodes: tuple[Node, ...]) -> None:
         self.graph = graph
@@ -126,14 +126,14 @@ def _reshape(el: Elements, node: Node, index: Vector) -> Expr:
 
 
 def _transpose(el: Elements, node: Node, index: Vector) -> Expr:
-    perm = node.attr("perm")
+    perm = ints_of(node, "perm")
     return el.at(node.inputs[0], tuple(index[perm.index(i)] for i in range(len(perm))))
 
 
 def _slice(el: Elements, node: Node, index: Vector) -> Expr:
     moved = (
         add(scale(i, step), start)
-        for i, start, step in zip(index, node.attr("starts"), node.attr("steps"), strict=True)
+        for i, start, step in zip(index, dims_of(node, "starts"), ints_of(node, "steps"), strict=True)
     )
     return el.at(node.inputs[0], tuple(moved))
 
@@ -147,20 +147,20 @@ def _pad(el: Elements, node: Node, index: Vector) -> Expr:
     x, fill = node.inputs
     guards: list[tuple[Dim, Dim]] = []
     tests: list[Expr] = []
-    inner: list = []
-    edges = (node.attr("low"), node.attr("high"), node.attr("interior"))
+    inner: list[IndexExpr] = []
+    edges = (dims_of(node, "low"), dims_of(node, "high"), ints_of(node, "interior"))
     for i, extent, low, high, gap in zip(index, el.shape(x), *edges, strict=True):
         position = add(i, -low)
         if (low, high, gap) == (0, 0, 0):
             inner.append(i)
-        elif is_dim(position):
-            inner.append(quotient(position, gap + 1))
-            guards.append((inner[-1], extent))
+        elif isinstance(position, int | SymDim):
+            inner.append(floordiv(position, gap + 1))
+            guards.append((floordiv(position, gap + 1), extent))
             if gap:
-                guards.append((remainder(position, gap + 1), 1))
+                guards.append((mod(position, gap + 1), 1))
         else:
             place = quotient(position, gap + 1)
-            tests += [call("ge", position, as_expr(0)), call("lt", as_expr(place), as_expr(extent))]
+            tests += [call("ge", as_expr(position), as_expr(0)), call("lt", as_expr(place), as_expr(extent))]
             if gap:
                 tests.append(call("eq", as_expr(remainder(position, gap + 1)), as_expr(0)))
             inner.append(clamped(as_expr(place), extent))
@@ -172,47 +172,46 @@ def _pad(el: Elements, node: Node, index: Vector) -> Expr:
 
 
 def _position(el: Elements, indices: str, at: Vector, extent: Dim) -> Expr | Dim:
-    """An element of an index tensor as an index below ``extent``; unchecked where a constant says it is in range."""
+    """An element of an index tensor as an index below ``extent``; unchecked where constants are in range."""
     element = el.at(indices, at)
     found = as_index(cast(element, "int64"))
     constant = el.graph.constants.get(element.buffer) if isinstance(element, Load) else None
     if constant is not None and constant.data.size and isinstance(extent, int):
         data: np.ndarray = constant.data
-        if 0 <= int(data.min()) and int(data.max()) < extent:
+        if int(data.min()) >= 0 and int(data.max()) < extent:
             return found
     return wrapped(as_expr(found), extent)
 
 
 def _gather(el: Elements, node: Node, index: Vector) -> Expr:
     x, indices = node.inputs
-    axis, rank = node.attr("axis"), el.graph.types[indices].rank
+    axis, rank = int_of(node, "axis"), el.graph.types[indices].rank
     where = _position(el, indices, index[axis : axis + rank], el.shape(x)[axis])
     return el.at(x, (*index[:axis], where, *index[axis + rank :]))
 
 
 def _gather_elements(el: Elements, node: Node, index: Vector) -> Expr:
     x, indices = node.inputs
-    axis = node.attr("axis")
+    axis = int_of(node, "axis")
     where = _position(el, indices, index, el.shape(x)[axis])
     return el.at(x, (*index[:axis], where, *index[axis + 1 :]))
 
 
 def _gather_nd(el: Elements, node: Node, index: Vector) -> Expr:
     x, indices = node.inputs
-    batch, outer = node.attr("batch_dims"), el.graph.types[indices].rank - 1
+    batch, outer = int_of(node, "batch_dims"), el.graph.types[indices].rank - 1
     depth = el.shape(indices)[-1]
-    picked = tuple(
-        _position(el, indices, (*index[:outer], j), el.shape(x)[batch + j]) for j in range(int(depth))
-    )
+    assert isinstance(depth, int)
+    picked = tuple(_position(el, indices, (*index[:outer], j), el.shape(x)[batch + j]) for j in range(depth))
     return el.at(x, (*index[:batch], *picked, *index[outer:]))
 
 
 def _iota(el: Elements, node: Node, index: Vector) -> Expr:
-    return as_expr(index[node.attr("axis")])
+    return as_expr(index[int_of(node, "axis")])
 
 
 def _dim(el: Elements, node: Node, index: Vector) -> Expr:
-    values = [as_expr(value) for value in node.attr("value")]
+    values = [as_expr(value) for value in dims_of(node, "value")]
     (position,) = index
     if isinstance(position, int):
         return values[position]
@@ -240,7 +239,7 @@ ELEMENTWISE = frozenset(_ELEMENT)
 
 
 def accumulator(dtype: str) -> str:
-    """The dtype in which sums over values of ``dtype`` are kept: float32 for narrower floats, else the same."""
+    """The dtype in which sums over ``dtype`` are kept: float32 for narrower floats, else the same."""
     return "float32" if is_float(dtype) and dtype not in ("float32", "float64") else dtype
 
 

@@ -13,11 +13,12 @@ from egc.ir.kernel import Kernel
 class Group:
     """Nodes that become one kernel, in topological order.
 
-    ``inputs`` are the values read from memory, ``outputs`` those written to memory; the first output is the one whose
-    elements the kernel's last stage walks. ``fused_by`` names the rules that allowed each edge inside the group.
-    ``into`` is set where the first output lies inside another value (an operand of a concatenation that is written in
-    place): that value and the position in it of the first element. Several groups then write parts of one value.
-    ``placed`` are the operands of this group's concatenation that others write there.
+    ``inputs`` are the values read from memory, ``outputs`` those written to memory; the first output is the
+    one whose elements the kernel's last stage walks. ``fused_by`` names the rules that allowed each edge
+    inside the group. ``into`` is set where the first output lies inside another value (an operand of a
+    concatenation that is written in place): that value and the position in it of the first element. Several
+    groups then write parts of one value. ``placed`` are the operands of this group's concatenation that
+    others write there.
     """
 
     nodes: tuple[Node, ...]
@@ -42,8 +43,8 @@ class Group:
 class KernelCall:
     """A step of the program: ``kernel`` over the values ``args``, in the order of ``kernel.params``.
 
-    The buffer of a parameter may have another shape than the value's type: the same row-major bytes, with adjacent
-    dims merged. ``nodes`` are the graph nodes that the call computes.
+    The buffer of a parameter may have another shape than the value's type: the same row-major bytes, with
+    adjacent dims merged. ``nodes`` are the graph nodes that the call computes.
     """
 
     kernel: Kernel
@@ -54,6 +55,6 @@ class KernelCall:
 
 @dataclass(frozen=True, slots=True)
 class HostCall:
-    """A step of the program that numpy runs: a ``host`` node, or an operator or dtype that is not compiled."""
+    """A step that numpy runs: a ``host`` node, or an operator or dtype that is not compiled."""
 
     node: Node

@@ -1,7 +1,8 @@
 """Index vectors: how the elements of a view, a window or a gather stand in its operand.
 
-An index is a dim (affine arithmetic over axes) or, where it depends on data, an int64 expression; the functions here take
-either. Everything is exact for indices in range; nothing here knows the ranges (egc.ir.simplify does that afterwards).
+An index is a dim (affine arithmetic over axes) or, where it depends on data, an int64 expression; the
+functions here take either. Everything is exact for indices in range; nothing here knows the ranges
+(egc.ir.simplify does that afterwards).
 """
 
 from __future__ import annotations
@@ -71,10 +72,11 @@ def broadcast_index(index: Vector, shape: Shape) -> Vector:
 
 
 def reshape_index(index: Vector, new: Shape, old: Shape) -> Vector:
-    """The index in a tensor of shape ``old`` of the element that stands at ``index`` in its reshape to ``new``.
+    """The index in a tensor of shape ``old`` of the element that stands at ``index`` in its reshape to
+    ``new``.
 
-    Both shapes are cut into the finest runs of dims with equal products, so an unchanged dim keeps its own index and
-    only dims that are merged or split meet a division.
+    Both shapes are cut into the finest runs of dims with equal products, so an unchanged dim keeps its own
+    index and only dims that are merged or split meet a division.
     """
     out: list[IndexExpr] = []
     for new_run, old_run in factor_groups(new, old):
@@ -98,7 +100,7 @@ def reshape_index(index: Vector, new: Shape, old: Shape) -> Vector:
 
 
 def factor_groups(new: Shape, old: Shape) -> list[tuple[range, range]]:
-    """Runs of dims of ``new`` and ``old`` with equal products, in order, as fine as comparing dims can tell."""
+    """Runs of dims of ``new`` and ``old`` with equal products, as fine as comparing dims can tell."""
     groups: list[tuple[range, range]] = []
     i = j = start_new = start_old = 0
     size_new: Dim = 1
@@ -135,7 +137,7 @@ def unravel(flat: IndexExpr, shape: Shape) -> Vector:
 
 
 def guarded(value: Expr, guards: Guards, fill: Expr) -> Expr:
-    """``value`` where every guard holds and ``fill`` elsewhere; where a guard fails, nothing that it loads is read."""
+    """``value`` where every guard holds, else ``fill``; where a guard fails, ``value`` reads nothing."""
     if not guards:
         return value
 
@@ -147,7 +149,7 @@ def guarded(value: Expr, guards: Guards, fill: Expr) -> Expr:
 
     if isinstance(value, Load) and isinstance(fill, Const) and (not value.guards or _same(value.other, fill)):
         # What the index itself reads is out of range too where a guard fails.
-        index = tuple(i if is_dim(i) else transform(i, protect) for i in value.index)
+        index = tuple(i if isinstance(i, int | SymDim) else transform(i, protect) for i in value.index)
         return Load(value.buffer, index, value.dtype, value.guards + guards, fill)
     inside: Expr | None = None
     for dim, extent in guards:
@@ -174,10 +176,12 @@ def _same(a: Const | None, b: Const) -> bool:
 def wrapped(index: Expr, extent: Dim) -> IndexExpr:
     """An index from data: negative ones count from the end, and all are clamped into ``[0, extent)``.
 
-    ONNX calls an index outside the tensor an error; clamping keeps such data from reading or writing foreign memory.
+    ONNX calls an index outside the tensor an error; clamping keeps such data from reading or writing
+    foreign memory.
     """
     if isinstance(index, Const) and isinstance(extent, int):
-        return min(max(index.value + (extent if index.value < 0 else 0), 0), max(extent - 1, 0))
+        place = int(index.value)
+        return min(max(place + (extent if place < 0 else 0), 0), max(extent - 1, 0))
     position = call("select", call("lt", index, as_expr(0)), call("add", index, as_expr(extent)), index)
     return clamped(position, extent)
 

@@ -1,8 +1,9 @@
 """Physical layouts of values between kernels: dims stored in another order than the graph's.
 
-The scores of attention are q @ k^T: the innermost loop runs over keys, which lie a row apart in k. Where k passes from one
-kernel to another and nobody else reads it, it is stored with its keys innermost: the writer's stores are strided once,
-the reader's loads, which meet every element once for each query, become contiguous.
+The scores of attention are q @ k^T: the innermost loop runs over keys, which lie a row apart in k. Where k
+passes from one kernel to another and nobody else reads it, it is stored with its keys innermost: the
+writer's stores are strided once, the reader's loads, which meet every element once for each query, become
+contiguous.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from egc.ir.expr import Load
 from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Stage
 from egc.ir.types import TensorType
-from egc.kernels.collapse import reindexed
+from egc.kernels.collapse import picked, reindexed
 from egc.kernels.elements import Elements
 from egc.kernels.group import Group
 
@@ -46,7 +47,7 @@ def physical_layouts(graph: Graph, groups: tuple[Group, ...]) -> Layouts:
 
 
 def _keys_innermost(graph: Graph, group: Group, node: Node) -> tuple[str, tuple[int, ...]] | None:
-    """(value in memory, order of its dims) with the dim over keys last; None where keys and features are no dims."""
+    """(value in memory, order of its dims, keys last); None where keys and features are no dims."""
     el = Elements(graph, group.nodes)
     keys = node.inputs[1]
     index = [symbol(el.name("v")) for _ in graph.types[keys].shape]
@@ -69,7 +70,5 @@ def relaid(
     for name in used & layouts.keys():
         order = layouts[name]
         out[name] = replace(types[name], shape=tuple(types[name].shape[d] for d in order))
-        stages = tuple(
-            reindexed(s, name, lambda old, order=order: tuple(old[d] for d in order)) for s in stages
-        )
+        stages = tuple(reindexed(stage, name, picked(order)) for stage in stages)
     return stages, out

@@ -1,4 +1,4 @@
-"""What kinds of nodes there are for fusion, and which edges may lie inside one kernel when no rule file says so."""
+"""Kinds of nodes for fusion, and the edges that may lie inside one kernel when no rule file says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NORMALISATIONS = frozenset({"softmax", "layer_norm", "rms_norm"})
 
 
 def structurally_legal(graph: Graph) -> Legal:
-    """The edges that one kernel can hold by its form alone, each under the name ``structure``; for tests and tools."""
+    """The edges that one kernel can hold by its form alone, named ``structure``; for tests and tools."""
     legal: dict[tuple[str, str], str] = {}
     for user in graph.nodes:
         for value in user.inputs:

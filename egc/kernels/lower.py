@@ -1,10 +1,11 @@
 """One group of graph nodes as one kernel.
 
-The domain of a group is the index space of its root value, one axis a dim. Element functions carry an index of the root
-back to the operands: through elementwise nodes unchanged, through views as index arithmetic. The group's reduction, if
-it has one, is met at one index vector on the way; what lies between it and the root is the stage's ``result``. Where
-views leave divisions by an extent, the domain is split there and the group is lowered again, until none is left; then
-axes that every access walks as one are merged (egc.kernels.collapse).
+The domain of a group is the index space of its root value, one axis a dim. Element functions carry an index
+of the root back to the operands: through elementwise nodes unchanged, through views as index arithmetic.
+The group's reduction, if it has one, is met at one index vector on the way; what lies between it and the
+root is the stage's ``result``. Where views leave divisions by an extent, the domain is split there and the
+group is lowered again, until none is left; then axes that every access walks as one are merged
+(egc.kernels.collapse).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from egc.ir.graph import Graph, Node
 from egc.ir.kernel import Axis, Buffer, Stage
 from egc.ir.simplify import simplify
 from egc.ir.types import FLOATS, SIGNED, UNSIGNED
+from egc.kernels.attributes import dims_of, int_of, ints_of
 from egc.kernels.canonical import Lowered, canonical
 from egc.kernels.collapse import collapse
 from egc.kernels.domain import (
@@ -46,7 +48,7 @@ _MAX_RANKED = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One part of a group's output: ``value`` at every index of ``shape`` is stored at ``place`` of the buffer ``out``."""
+    """A part of a group's output: ``value`` at every index of ``shape`` is stored at ``place`` of ``out``."""
 
     value: str | Expr
     shape: Shape
@@ -69,7 +71,7 @@ def can_lower(node: Node, graph: Graph) -> bool:
 
 def _short(node: Node, graph: Graph) -> bool:
     """Whether rows are short enough to be ranked by comparing every pair."""
-    extent = graph.types[node.inputs[0]].shape[int(node.attr("axis"))]  # type: ignore[arg-type]
+    extent = graph.types[node.inputs[0]].shape[int_of(node, "axis")]
     return isinstance(extent, int) and extent <= _MAX_RANKED
 
 
@@ -88,7 +90,7 @@ def lower(graph: Graph, group: Group, name: str, layouts: Layouts | None = None)
         stages += found
         locals_ += buffers
     if scattered := list(_scatter(graph, group)):
-        # Updates overwrite what the copy wrote: both run in order in one thread, with no barrier between stages.
+        # Updates overwrite what the copy wrote: both run in order in one thread, as no barrier parts them.
         stages = [replace(stage, ordered=True) for stage in (*stages, *scattered)]
     named = tuple(replace(stage, name=f"s{i}") for i, stage in enumerate(stages))
     placed, types = relaid(named, graph.types, layouts or {})
@@ -107,8 +109,8 @@ def _pieces(graph: Graph, group: Group) -> Iterator[_Piece]:
         for operand, offset in concat_parts(graph, group.nodes, node, base):
             if operand not in group.placed:
                 yield _Piece(operand, graph.types[operand].shape, out, offset, ones)
-    elif node.op == "pad" and not any(node.attr("interior")):  # type: ignore[arg-type]
-        low: tuple[Dim, ...] = node.attr("low")  # type: ignore[assignment]
+    elif node.op == "pad" and not any(ints_of(node, "interior")):  # type: ignore[arg-type]
+        low = dims_of(node, "low")
         inner = graph.types[node.inputs[0]].shape
         place = tuple(b + a for a, b in zip(low, base, strict=True))
         yield _Piece(node.inputs[0], inner, out, place, ones)
@@ -124,9 +126,9 @@ def _pieces(graph: Graph, group: Group) -> Iterator[_Piece]:
 def concat_parts(
     graph: Graph, nodes: tuple[Node, ...], concat: Node, base: tuple[Dim, ...]
 ) -> Iterator[tuple[str, tuple[Dim, ...]]]:
-    """(operand, position of its first element) of a concatenation and those among ``nodes`` that it is made of."""
+    """(operand, position of its first element) of a concatenation and of those among ``nodes`` in it."""
     inner = {node.output: node for node in nodes if node.op == "concat"}
-    axis = int(concat.attr("axis"))  # type: ignore[arg-type]
+    axis = int_of(concat, "axis")
     for operand in concat.inputs:
         if operand in inner:
             yield from concat_parts(graph, nodes, inner[operand], base)
@@ -140,7 +142,7 @@ def _borders(inner: Shape, outer: Shape, low: tuple[Dim, ...]) -> Iterator[tuple
     rank = len(inner)
     for axis in range(rank):
         high = outer[axis] - low[axis] - inner[axis]
-        # Axes before this one keep to the inner box, those after it take the whole extent: the boxes are disjoint.
+        # Axes before this one keep to the inner box, those after it are whole: the boxes are disjoint.
         before, after = inner[:axis], outer[axis + 1 :]
         for width, start in ((low[axis], 0), (high, low[axis] + inner[axis])):
             if width != 0:
@@ -209,7 +211,7 @@ def _build(
 
 
 def _result_of(el: Elements, anchor: Node, value: str, index: Vector, seen: list[Vector]) -> Expr:
-    """The element of ``value`` with Acc for the element of ``anchor``, whose index vectors are added to ``seen``."""
+    """The element of ``value`` with Acc for that of ``anchor``, whose index vectors are added to ``seen``."""
     dtype = el.graph.types[anchor.output].dtype
 
     def met(at: Vector) -> Expr:
@@ -303,7 +305,7 @@ def _anchor(group: Group) -> Node | None:
 
 
 def _scatter(graph: Graph, group: Group) -> Iterator[Stage]:
-    """The stage that puts updates in place; the copy of the data before it becomes ordered too (see ``lower``)."""
+    """The stage that puts updates in place; the copy of the data before it is ordered too."""
     node = next(node for node in group.nodes if group.root in node.outputs)
     if node.op not in SCATTERS:
         return
@@ -315,7 +317,7 @@ def _scatter(graph: Graph, group: Group) -> Iterator[Stage]:
         el.reserve(axis.name)
     target: list[IndexExpr]
     if node.op == "scatter_elements":
-        axis_ = int(node.attr("axis"))  # type: ignore[arg-type]
+        axis_ = int_of(node, "axis")
         target = list(domain.index)
         target[axis_] = wrapped(cast(el.at(indices, domain.index), "int64"), shape[axis_])
     else:

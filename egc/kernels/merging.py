@@ -2,9 +2,9 @@
 
 After every value is either written or inlined, two kinds of neighbours still gain by one kernel:
 
-- A row-wise kernel reads rows that a purely elementwise kernel writes for it and for others (the residual sum before a
-  normalisation): it computes and writes those rows itself.
-- A concatenation copies an operand that another kernel writes for it alone: that kernel writes into the concatenation.
+- A row-wise kernel reads rows that a purely elementwise kernel writes for it and for others (the residual
+sum before a normalisation): it computes and writes those rows itself. - A concatenation copies an operand
+that another kernel writes for it alone: that kernel writes into the concatenation.
 """
 
 from __future__ import annotations

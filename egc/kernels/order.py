@@ -10,9 +10,11 @@ T = TypeVar("T")
 
 
 def runnable(items: Sequence[T], reads: Sequence[Iterable[str]], writes: Sequence[Iterable[str]]) -> list[T]:
-    """``items`` so that each stands after every other that writes what it reads, else as they stood (Kahn 1962).
+    """``items`` so that each stands after every other that writes what it reads, else as they stood (Kahn
+    1962).
 
-    A value may have several writers: its readers stand after all of them. ValueError where items wait for each other.
+    A value may have several writers: its readers stand after all of them. ValueError where items wait for
+    each other.
     """
     writers: dict[str, list[int]] = {}
     for i, values in enumerate(writes):

@@ -7,12 +7,14 @@ import numpy as np
 from egc.ir.dims import Shape
 from egc.ir.graph import Constant, Graph, Node
 from egc.ir.types import TensorType, numpy_dtype
+from egc.kernels.attributes import ints_of
 
 
 def split_padding(graph: Graph) -> Graph:
     """The graph with padded channels-last convolutions as ``pad`` and an unpadded convolution.
 
-    A depthwise convolution keeps its guards: it reads each element so few times that a padded copy costs more.
+    A depthwise convolution keeps its guards: it reads each element so few times that a padded copy costs
+    more.
     """
     nodes: list[Node] = []
     types = dict(graph.types)
@@ -23,15 +25,15 @@ def split_padding(graph: Graph) -> Graph:
             nodes.append(node)
             continue
         x, weights = node.inputs
-        low, high = ((0, *node.attr(key), 0) for key in ("low", "high"))  # type: ignore[misc]
+        low, high = ((0, *ints_of(node, key), 0) for key in ("low", "high"))
         key = (x, (*low, *high))
         if key not in padded:
             zero = _zero(constants, types, types[x].dtype)
             padded[key] = _fresh(types, f"{x}_padded")
             shape = tuple(e + a + b for e, a, b in zip(types[x].shape, low, high, strict=True))
             types[padded[key]] = TensorType(types[x].dtype, shape)
-            attrs = (("low", low), ("high", high), ("interior", (0,) * len(low)))
-            nodes.append(Node("pad", (x, zero), (padded[key],), attrs, node.sources))
+            edges = (("low", low), ("high", high), ("interior", (0,) * len(low)))
+            nodes.append(Node("pad", (x, zero), (padded[key],), edges, node.sources))
         none = (0,) * (len(low) - 2)
         attrs = tuple((k, none if k in ("low", "high") else v) for k, v in node.attrs)
         nodes.append(Node(node.op, (padded[key], weights), node.outputs, attrs, node.sources))
@@ -43,7 +45,7 @@ def _wants_split(node: Node, graph: Graph) -> bool:
         return False
     weights: Shape = graph.types[node.inputs[1]].shape
     depthwise = weights[-2] == 1 and node.attr("groups") != 1
-    return not depthwise and any((*node.attr("low"), *node.attr("high")))  # type: ignore[misc]
+    return not depthwise and any((*ints_of(node, "low"), *ints_of(node, "high")))
 
 
 def _zero(constants: dict[str, Constant], types: dict[str, TensorType], dtype: str) -> str:

@@ -1,13 +1,14 @@
 """Which nodes of a graph share a kernel.
 
-Every value is either written to memory or inlined: computed inside the kernels of its readers. A group is a written
-value with the inlined values below it, so groups never depend on each other in a circle. Nodes are decided in topological
-order. A reduction (matrix product, convolution, softmax …) is inlined only into its single reader, elementwise or a view,
-which makes that reader its epilogue. Elementwise values and views are inlined into all readers or none:
+Every value is either written to memory or inlined: computed inside the kernels of its readers. A group is a
+written value with the inlined values below it, so groups never depend on each other in a circle. Nodes are
+decided in topological order. A reduction (matrix product, convolution, softmax …) is inlined only into its
+single reader, elementwise or a view, which makes that reader its epilogue. Elementwise values and views are
+inlined into all readers or none:
 
     saved   the tensor's write, and each reader's read of it
-    paid    each reader's reads of the inlined value's own operands, and the arithmetic again where elements are computed
-            more than once: for a second reader, a broadcast, an overlapping window, every tile of a matrix product
+    paid    each reader's reads of the inlined value's own operands, and arithmetic for elements computed more
+            than once: for a second reader, a broadcast, an overlapping window, tiles of a product
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from egc.ir.graph import Graph, Node
 from egc.ir.ops import VIEWS
 from egc.ir.types import itemsize
+from egc.kernels.attributes import ints_of
 from egc.kernels.elements import LoweringError
 from egc.kernels.group import Group
 from egc.kernels.legality import (
@@ -55,7 +57,8 @@ class _Cone:
 def partition(graph: Graph, legal: Legal) -> tuple[Group, ...]:
     """The groups of all nodes that become native code, in an order in which they can run.
 
-    ``legal`` maps (producer value, consumer's first output) to the name of the rule that lets them share a kernel.
+    ``legal`` maps (producer value, consumer's first output) to the name of the rule that lets them share a
+    kernel.
     """
     return merged(graph, legal, tuple(_Partition(graph, legal).groups()))
 
@@ -126,8 +129,8 @@ class _Partition:
             return False
         here, there = self.graph.types[node.output], self.graph.types[user.output]
         fits = (user.op in MAPS or user.op in ("transpose", "reshape")) and here.size == there.size
-        fits = fits or (user.op == "slice" and cone.anchor.op in REDUCTIONS)
-        fits = fits or (user.op == "pad" and cone.anchor.op in REDUCTIONS and not any(user.attr("interior")))  # type: ignore[arg-type]
+        if cone.anchor.op in REDUCTIONS:
+            fits |= user.op == "slice" or (user.op == "pad" and not any(ints_of(user, "interior")))
         if not fits or (user.op in VIEWS and cone.anchor.op in ROWWISE and not self.lowers(cone, user)):
             return False
         self.claimed[user.output] = cone.anchor.output
@@ -173,15 +176,16 @@ class _Partition:
             if value == user.inputs[3]:
                 return cheap
             return view_only and self.keeps_lanes(value, cone, user)
-        if user.op in GATHERS and value == user.inputs[0] or user.op == "pool":
+        if (user.op in GATHERS and value == user.inputs[0]) or user.op == "pool":
             return cheap
         return user.op in ANCHORS or user.op in GATHERS or user.op in SCATTERS or user.op in ("concat", "pad")
 
     def keeps_lanes(self, value: str, cone: _Cone, user: Node) -> bool:
-        """Whether the elements that lie side by side in memory stay on one of the two axes that a contraction walks.
+        """Whether the elements that lie side by side in memory stay on one of the two axes that a
+        contraction walks.
 
-        A convolution reads pixels along its channels; a matrix product along k or n. Anything else is strided access
-        in the innermost loops, and a copy beforehand is cheaper.
+        A convolution reads pixels along its channels; a matrix product along k or n. Anything else is
+        strided access in the innermost loops, and a copy beforehand is cheaper.
         """
         rank = self.graph.types[value].rank
         place: int | None = rank - 1
@@ -190,7 +194,7 @@ class _Partition:
             if place is None:
                 return False
             if node.op == "transpose":
-                place = node.attr("perm")[place]  # type: ignore[index,assignment]
+                place = ints_of(node, "perm")[place]
             elif node.op in ("reshape", "expand"):
                 at_end = place == self.graph.types[node.output].rank - 1
                 place = self.graph.types[node.inputs[0]].rank - 1 if at_end else None

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from egc.ir.dims import Dim, floordiv
-from egc.ir.expr import Expr, call, cast
+from egc.ir.expr import Expr, IndexExpr, call, cast
 from egc.ir.graph import Node
 from egc.ir.kernel import Axis
 from egc.ir.scalar import combiner_identity
+from egc.kernels.attributes import int_of, ints_of
 from egc.kernels.elements import Elements, accumulator
-from egc.kernels.indices import Vector, add, broadcast_index, guarded, literal, scale
+from egc.kernels.indices import Vector, add, broadcast_index, guarded, literal, quotient, scale
 
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """``combine`` of ``value`` over ``axes``; an empty ``axes`` (extents of 1) makes the value itself the result."""
+    """``combine`` of ``value`` over ``axes``; with no axes (extents of 1), the value itself."""
 
     value: Expr
     combine: str
@@ -33,7 +34,7 @@ def _reduce(el: Elements, node: Node, index: Vector) -> Reduction:
     fn, dtype = str(node.attr("fn")), el.graph.types[x].dtype
     axes: list[Axis] = []
     inner = list(index)
-    for a in sorted(node.attr("axes")):
+    for a in sorted(ints_of(node, "axes")):
         new, inner[a] = el.axis("k", el.shape(x)[a])
         axes += new
     value = el.at(x, tuple(inner))
@@ -66,7 +67,7 @@ def _window(
     guards: list[tuple[Dim, Dim]] = []
     keys = ("strides", "dilations", "low", "high")
     for i, tap, extent, stride, dilation, low, high in zip(
-        index, taps, extents, *(node.attr(key) for key in keys), strict=True
+        index, taps, extents, *(ints_of(node, key) for key in keys), strict=True
     ):
         new, k = el.axis("k", tap)
         axes += new
@@ -79,7 +80,7 @@ def _window(
 
 def _conv_channels_last(el: Elements, node: Node, index: Vector) -> Reduction:
     x, w = node.inputs
-    groups = node.attr("groups")
+    groups = int_of(node, "groups")
     depth, outputs = el.shape(w)[-2:]
     axes, taps, where, guards = _window(el, index[1:-1], el.shape(w)[:-2], el.shape(x)[1:-1], node)
     channel_axes, channel = el.axis("k", depth)
@@ -92,7 +93,7 @@ def _conv_channels_last(el: Elements, node: Node, index: Vector) -> Reduction:
 
 def _conv(el: Elements, node: Node, index: Vector) -> Reduction:
     x, w = node.inputs
-    groups = node.attr("groups")
+    groups = int_of(node, "groups")
     outputs, depth = el.shape(w)[:2]
     channel_axes, channel = el.axis("k", depth)
     axes, taps, where, guards = _window(el, index[2:], el.shape(w)[2:], el.shape(x)[2:], node)
@@ -103,9 +104,9 @@ def _conv(el: Elements, node: Node, index: Vector) -> Reduction:
     return Reduction(_product(el, value, weight), "add", (*channel_axes, *axes))
 
 
-def _group(channel: Dim, outputs: Dim, groups: int) -> Dim:
+def _group(channel: IndexExpr, outputs: Dim, groups: int) -> IndexExpr:
     """The group of an output channel."""
-    return 0 if groups == 1 else floordiv(channel, floordiv(outputs, groups))
+    return 0 if groups == 1 else quotient(channel, floordiv(outputs, groups))
 
 
 def _guard(image: Expr, guards: tuple[tuple[Dim, Dim], ...]) -> Expr:
@@ -115,7 +116,7 @@ def _guard(image: Expr, guards: tuple[tuple[Dim, Dim], ...]) -> Expr:
 def _pool(el: Elements, node: Node, index: Vector) -> Reduction:
     (x,) = node.inputs
     fn, dtype = str(node.attr("fn")), el.graph.types[x].dtype
-    axes, _, where, guards = _window(el, index, node.attr("window"), el.shape(x), node)
+    axes, _, where, guards = _window(el, index, ints_of(node, "window"), el.shape(x), node)
     identity = literal(combiner_identity(fn, dtype), dtype)
     value = guarded(el.at(x, where), guards, identity)
     if fn in ("add", "mul"):

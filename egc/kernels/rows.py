@@ -1,7 +1,7 @@
 """Reductions with several stages: softmax, normalisation, attention, position of an extremum, prefix sums.
 
-Each works on rows. The axes that say which row are shared by all stages, so what is kept between stages (``local``
-buffers) need only hold the rows of one tile of them.
+Each works on rows. The axes that say which row are shared by all stages, so what is kept between stages
+(``local`` buffers) need only hold the rows of one tile of them.
 
     softmax     p = max x;  e = exp(x - p);  t = 1 / sum e;  y = e * t
     layer_norm  m = sum x / n;  s = 1 / sqrt(sum (x - m)^2 / n + epsilon);  y = (x - m) * s * scale + bias
@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from egc.ir.dims import Dim, product, symbol
-from egc.ir.expr import Acc, Const, Expr, Load, call, cast
+from egc.ir.expr import Acc, Const, Expr, IndexExpr, Load, call, cast
 from egc.ir.graph import Node
 from egc.ir.kernel import Axis, Buffer, Stage
 from egc.ir.scalar import combiner_identity
 from egc.ir.types import TensorType, is_float
+from egc.kernels.attributes import float_of, int_of, ints_of
 from egc.kernels.elements import Elements, accumulator, count_as
 from egc.kernels.indices import Vector, as_expr, broadcast_index, guarded, literal
 from egc.kernels.reductions import Reduction
@@ -54,7 +55,7 @@ class Rows:
             out[d] = position
         return tuple(out)
 
-    def walk(self, extents: Sequence[Dim], prefix: str = "r") -> tuple[tuple[Axis, ...], Vector]:
+    def walk(self, extents: Sequence[Dim], prefix: str = "r") -> tuple[tuple[Axis, ...], tuple[Dim, ...]]:
         """New axes over a row of these extents, and the positions that they give."""
         axes: list[Axis] = []
         positions: list[Dim] = []
@@ -85,7 +86,7 @@ class Rows:
         result: Expr,
         reduction: Reduction | None = None,
     ) -> Row:
-        """A stage that keeps ``result`` at ``positions`` of rows of ``extents`` in a local buffer; the stored row."""
+        """A stage that keeps ``result`` at ``positions`` of rows of ``extents``; the stored row."""
         name = self.local(result.dtype, extents)
         self.emit(name, (*self._here, *positions), axes, result, reduction)
         return lambda where: Load(name, (*self._here, *where), result.dtype)
@@ -116,7 +117,7 @@ class Rows:
         self.stages.append(stage)
 
     def operand(self, value: str, dtype: str) -> Row:
-        """The rows of ``value`` as ``dtype``: stored by a stage of their own where they are computed or wanted."""
+        """The rows of ``value`` as ``dtype``, stored by a stage of their own where computed or wanted."""
         extents = self.extents(value)
         axes, positions = self.walk(extents)
         found = self.el.at(value, self.at(positions))
@@ -130,7 +131,7 @@ class Rows:
         return self.store(extents, axes, positions, cast(found, dtype))
 
     def scan(self, extent: Dim, row: Row, fn: str, *, exclusive: bool, reverse: bool) -> Row:
-        """An ordered stage with ``a[i] = fn(a[i - 1], row[i])``, from the last element down if ``reverse``."""
+        """An ordered stage ``a[i] = fn(a[i - 1], row[i])``, from the last element down if ``reverse``."""
         axes, (step,) = self.walk((extent,))
         name = self.local(self.dtype, (extent,))
         identity = literal(combiner_identity(fn, self.dtype), self.dtype)
@@ -150,11 +151,11 @@ def row_dims(node: Node, rank: int) -> tuple[int, ...]:
     """The dims of the result of a row-wise node along which its rows run."""
     match node.op:
         case "softmax" | "cumulate" | "arg_reduce" | "topk":
-            return (int(node.attr("axis")),)  # type: ignore[arg-type]
+            return (int_of(node, "axis"),)
         case "attention":
             return (rank - 1,)
         case _:
-            return tuple(sorted(node.attr("axes")))  # type: ignore[arg-type]
+            return tuple(sorted(ints_of(node, "axes")))
 
 
 Last = tuple[Reduction | None, Expr]  # the last stage's reduction, and the element of the node's result
@@ -194,7 +195,7 @@ def _softmax(rows: Rows) -> Last:
 def _inverse_deviation(rows: Rows, extents: Sequence[Dim], row: Row) -> Expr:
     """``1 / sqrt(sum row^2 / n + epsilon)``."""
     count = count_as(product(tuple(extents)), rows.dtype)
-    epsilon = Const(float(rows.node.attr("epsilon")), rows.dtype)  # type: ignore[arg-type]
+    epsilon = Const(float_of(rows.node, "epsilon"), rows.dtype)
 
     def finish(total: Expr) -> Expr:
         return _inverse(call("sqrt", call("add", call("div", total, count), epsilon)))
@@ -234,14 +235,14 @@ def _attention(rows: Rows) -> Last:
     *batch, query, head = rows.index
     length = el.shape(k)[-2]
 
-    def element(value: str, *tail: Dim) -> Expr:
+    def element(value: str, *tail: IndexExpr) -> Expr:
         outer = broadcast_index(tuple(batch), el.shape(value)[:-2])
         return cast(el.at(value, (*outer, *tail)), dtype)
 
     axes, (key,) = rows.walk((length,))
     inner, (feature,) = rows.walk((el.shape(q)[-1],), "k")
     product_ = call("mul", element(q, query, feature), element(k, key, feature))
-    scale = Const(float(rows.node.attr("scale")), dtype)  # type: ignore[arg-type]
+    scale = Const(float_of(rows.node, "scale"), dtype)
     raw: Expr = Acc(dtype) if inner else product_
     scores = call("mul", raw, scale) if scale.value != 1.0 else raw
     bias = cast(el.at(mask, broadcast_index((*batch, query, key), el.shape(mask))), dtype)
@@ -307,7 +308,7 @@ def _topk(rows: Rows) -> Last:
 
 
 def _precedes(rows: Rows, row: Row, a: Dim, b: Dim) -> Expr:
-    """Whether element a of a row stands before element b: NaN is the greatest, equal ones stand as in the row."""
+    """Whether element a stands before element b: NaN is greatest, equal ones stand as in the row."""
     x, y = row((a,)), row((b,))
     largest = bool(rows.node.attr("largest"))
     first = call("gt" if largest else "lt", x, y)

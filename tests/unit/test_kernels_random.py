@@ -1,4 +1,4 @@
-"""Random graphs: partitioned with every legal fusion and run by the kernels' meaning, they give the graph's outputs."""
+"""Random graphs, partitioned with every legal fusion: the kernels' meaning gives the graph's outputs."""
 
 from __future__ import annotations
 

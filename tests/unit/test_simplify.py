@@ -1,4 +1,4 @@
-"""Range-aware simplification of index expressions: known openings, and equality with the original at random points."""
+"""Simplification of index expressions by ranges: known openings, equality at random points."""
 
 from __future__ import annotations
 
