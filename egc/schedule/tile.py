@@ -49,12 +49,12 @@ class TileModel:
         steps = self.points(stage.reduction)
         value = sum(self.work(work) for work in stage.reducing)
         combining = stage.combine * partials * steps
-        reads, cycles_in, live = self.traffic(reduced=True)
-        moves, cycles_out, _ = self.traffic(reduced=False)
+        reads, cycles_in = self.traffic(reduced=True)
+        moves, cycles_out = self.traffic(reduced=False)
         finishing = sum(self.work(work) for work in stage.finishing)
         if self.across:
             finishing += core.horizontal * partials
-        needed = partials + live + (2 if value else 1) if stage.combine else 0
+        needed = partials + self.operands() + (2 if value else 1) if stage.combine else 0
         if (
             needed > core.registers - 1
             or value + combining + reads + moves + finishing > self.machine.tiles.instructions
@@ -87,21 +87,19 @@ class TileModel:
             return 0.0
         return work.instructions * self.points(work.axes)
 
-    def traffic(self, reduced: bool) -> tuple[float, float, float]:
-        """Loads and stores of the reduction's body or of the rest: instructions, cycles of the ports, operands in registers."""
+    def traffic(self, reduced: bool) -> tuple[float, float]:
+        """Loads and stores of the reduction's body, or of the rest: instructions, and cycles of the ports."""
         core = self.machine.core
-        loads = stores = slow = vectors = scalars = 0.0
+        loads = stores = slow = 0.0
         for access in self.accesses:
             if access.reduced != reduced:
                 continue
-            along = self.vector is not None and access.depends(self.vector)
-            if not along:
-                count = access.elements(self.spans)
-                scalars += count
+            if self.vector is None or not access.depends(self.vector):
+                # One element for all lanes; what the reduction does not need is loaded before the loops.
                 if access.store or self.vector is None or access.reduced:
+                    count = access.elements(self.spans)
                     stores, loads = (stores + count, loads) if access.store else (stores, loads + count)
                 continue
-            assert self.vector is not None
             count = access.vector_loads(self.spans, self.vector, self.lanes)
             if access.stride[self.vector] != 1:
                 slow += count * self.lanes * (core.scatter if access.store else core.gather)
@@ -109,11 +107,27 @@ class TileModel:
                 stores += count
             else:
                 loads += count
-                vectors += count
                 slow += self.pages(access)
-        steps = self.points(self.stage.reduction)
-        live = min(vectors, scalars) / steps if reduced and vectors and scalars else vectors / steps
-        return loads + stores, max(loads / core.load, stores / core.store) + slow, live
+        return loads + stores, max(loads / core.load, stores / core.store) + slow
+
+    def operands(self) -> float:
+        """Registers that hold operands while one step of the reduction runs over the tile: the vectors, or the elements for
+        all lanes where these are fewer. Vectors that several steps of a window share stay over them."""
+        reduction = self.stage.reduction
+        one = {axis: span for axis, span in self.spans.items() if axis not in reduction}
+        window = self.spans.get(reduction[-1], 1) if reduction else 1
+        many = {**one, reduction[-1]: window} if reduction else one
+        vectors = scalars = 0.0
+        for access in self.accesses:
+            if not access.reduced:
+                continue
+            if self.vector is None or not access.depends(self.vector):
+                scalars += access.elements(one)
+                continue
+            each = access.vector_loads(one, self.vector, self.lanes)
+            shared = access.vector_loads(many, self.vector, self.lanes)
+            vectors += each if self.across or shared >= each * window else shared
+        return min(vectors, scalars) if vectors and scalars else vectors
 
     def pages(self, access: Access) -> float:
         """Cycles of address translation where steps of the innermost reduction land on another page."""
