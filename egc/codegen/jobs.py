@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from time import perf_counter
@@ -90,10 +92,7 @@ class Workshop:
         self._stop()
 
     def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(self.workers, mp_context=get_context("fork"), initializer=_begin)
-        for _ in range(self.workers):
-            pool.submit(_warm)
-        return pool
+        return _start_pool(self.workers)
 
     def _stop(self) -> None:
         if self._pool is not None:
@@ -139,11 +138,43 @@ class Workshop:
 
     def _alone(self, build: Callable[..., Built], kernel: Kernel, *args: Any) -> Built:
         """One kernel in a process of its own, after some kernel took the pool down: finds the one that does."""
-        with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=_begin) as pool:
+        with _start_pool(1) as pool:
             try:
                 return pool.submit(build, kernel, *args).result(timeout=_PATIENCE_S)
             except BrokenProcessPool:
                 raise _failed(kernel, "LLVM's code generator ended the process") from None
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    """Worker processes that are already starting.
+
+    egglog's threads, which start when it is loaded, do not live on in a forked process, where calls would wait for them
+    for ever. Once this process has loaded egglog, workers are therefore forked from a server that has not.
+    """
+    if "egglog.bindings" not in sys.modules:
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_begin)
+        for _ in range(workers):
+            pool.submit(_warm)
+        return pool
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, "llvmlite.binding"])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+    with _unnamed_main():
+        for _ in range(workers):
+            pool.submit(_warm)
+    return pool
+
+
+@contextmanager
+def _unnamed_main() -> Iterator[None]:
+    """Keep new processes from running the user's script again, as they do to find what is defined there."""
+    main = sys.modules["__main__"].__dict__
+    kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    try:
+        main["__spec__"] = None
+        yield
+    finally:
+        main.update(kept)
 
 
 def _failed(kernel: Kernel, why: str) -> CompileError:
