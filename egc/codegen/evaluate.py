@@ -73,10 +73,10 @@ class Evaluator:
 
     # Identity.
 
-    def _key(self, expr: Expr, point: Point) -> tuple[int, ...]:
-        axes = point.axes
-        own = [id(axes[name]) for name in self.depends(expr) if name in axes]
-        return (id(expr), *own, id(point.acc))
+    def _key(self, expr: Expr, point: Point) -> tuple[object, ...]:
+        # The positions themselves, not their ids: an id may be given to another position once this one is gone.
+        own = [point.axes[name] for name in self.depends(expr) if name in point.axes]
+        return (id(expr), *own, point.acc)
 
     def depends(self, expr: Expr) -> tuple[str, ...]:
         """The names of the axes and dims that `expr` depends on."""
