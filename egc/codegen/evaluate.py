@@ -74,7 +74,7 @@ class Evaluator:
     # Identity.
 
     def _key(self, expr: Expr, point: Point) -> tuple[object, ...]:
-        # The positions themselves, not their ids: an id may be given to another position once this one is gone.
+        # The positions themselves, not their ids: an id may go to another position once this one is gone.
         own = [point.axes[name] for name in self.depends(expr) if name in point.axes]
         return (id(expr), *own, point.acc)
 

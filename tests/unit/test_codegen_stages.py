@@ -38,7 +38,7 @@ def floats(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("n", "m"), [(4, 64), (5, 37), (3, 1), (1, 16), (0, 5)])
+@pytest.mark.parametrize(("n", "m"), [(4, 64), (5, 37), (68, 17), (3, 1), (1, 16), (0, 5)])
 @pytest.mark.parametrize("tile", [1, 2])
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_softmax_in_four_stages(n: int, m: int, tile: int, symbolic: bool) -> None:
