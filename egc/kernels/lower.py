@@ -33,7 +33,7 @@ from egc.kernels.domain import (
 )
 from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError, symbols_near
 from egc.kernels.group import Group
-from egc.kernels.indices import Vector, is_dim, wrapped, zero_of
+from egc.kernels.indices import Vector, wrapped, zero_of
 from egc.kernels.layouts import Layouts, relaid
 from egc.kernels.reductions import REDUCTIONS, Reduction, reduction
 from egc.kernels.rows import ROWWISE, Rows, last_stage, row_dims
@@ -109,7 +109,7 @@ def _pieces(graph: Graph, group: Group) -> Iterator[_Piece]:
         for operand, offset in concat_parts(graph, group.nodes, node, base):
             if operand not in group.placed:
                 yield _Piece(operand, graph.types[operand].shape, out, offset, ones)
-    elif node.op == "pad" and not any(ints_of(node, "interior")):  # type: ignore[arg-type]
+    elif node.op == "pad" and not any(ints_of(node, "interior")):
         low = dims_of(node, "low")
         inner = graph.types[node.inputs[0]].shape
         place = tuple(b + a for a, b in zip(low, base, strict=True))
@@ -187,20 +187,17 @@ def _build(
     for axis in domain.axes:
         el.reserve(axis.name)
     place = piece.place(domain.index)
-    constant = piece.value
+    root = piece.value
     if 0 in piece.shape:
         # No element is ever computed: no stage may read operands that have none either.
         dtype = graph.types[piece.out].dtype
-        constant = Const(zero_of(dtype), dtype)
-    if not isinstance(constant, str):
-        stage = Stage("s0", domain.axes, piece.out, place, constant, constant)
-        return (simplified(stage),), (), ()
+        root = Const(zero_of(dtype), dtype)
     anchor = _anchor(group)
-    if anchor is None:
-        value = el.at(piece.value, domain.index)
+    if anchor is None or not isinstance(root, str):
+        value = el.at(root, domain.index) if isinstance(root, str) else root
         return (simplified(Stage("s0", domain.axes, piece.out, place, value, value)),), (), ()
     seen: list[Vector] = []
-    result = _result_of(el, anchor, piece.value, domain.index, seen)
+    result = _result_of(el, anchor, root, domain.index, seen)
     if len(set(seen)) != 1:
         raise LoweringError(f"%{group.root} reads {anchor.op} (%{anchor.output}) at {len(set(seen))} places")
     index = seen[0]
@@ -239,22 +236,22 @@ def _reduction_stage(
 
 
 def _build_rows(
-    el: Elements, anchor: Node, index: Vector, group: Group, piece: _Piece, domain: Domain
+    el: Elements, anchor: Node, met: Vector, group: Group, piece: _Piece, domain: Domain
 ) -> tuple[tuple[Stage, ...], tuple[Buffer, ...], tuple[str, ...]]:
-    if not all(is_dim(i) for i in index):
-        raise LoweringError(f"{anchor.op} (%{anchor.output}) is read at positions that depend on data")
     ranges = {axis.name: axis.extent for axis in domain.axes}
-    index = tuple(simplify(i, ranges) for i in index)  # type: ignore[arg-type]
+    index = tuple(simplify(i, ranges) for i in met if isinstance(i, int | SymDim))
+    if len(index) < len(met):
+        raise LoweringError(f"{anchor.op} (%{anchor.output}) is read at positions that depend on data")
     if (split := find_split_in(index, domain.axes)) is not None:
         raise _SplitFirst(split)
     dims = row_dims(anchor, len(index))
-    inner = frozenset().union(*(symbols_of(index[d]) for d in dims))  # type: ignore[arg-type]
-    outer = frozenset().union(*(symbols_of(i) for d, i in enumerate(index) if d not in dims))  # type: ignore[arg-type]
+    inner = frozenset().union(*(symbols_of(index[d]) for d in dims))
+    outer = frozenset().union(*(symbols_of(i) for d, i in enumerate(index) if d not in dims))
     names = {axis.name for axis in domain.axes}
     if inner & outer & names:
         raise LoweringError(f"a view after {anchor.op} (%{anchor.output}) mixes rows with positions in them")
     # In the order of the node's own dims: the loops over the rows of one matrix stay together and innermost.
-    order = [name for i in index if not isinstance(i, int) for name in map(str, symbols_in_order(i))]  # type: ignore[arg-type]
+    order = [name for i in index if not isinstance(i, int) for name in symbols_in_order(i)]
     shared = tuple(
         sorted((axis for axis in domain.axes if axis.name in outer), key=lambda axis: order.index(axis.name))
     )
