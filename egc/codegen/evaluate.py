@@ -9,7 +9,7 @@ from egc.codegen.builder import Value
 from egc.codegen.memory import Access, Memory, Position
 from egc.codegen.scalars import Scalars
 from egc.errors import CompileError
-from egc.ir.dims import Dim, symbols_of
+from egc.ir.dims import Dim, SymDim, symbols_of
 from egc.ir.expr import Acc, Call, Cast, Const, Expr, Index, IndexExpr, Load, children
 from egc.ir.simplify import is_inside
 
@@ -88,7 +88,7 @@ class Evaluator:
                     names |= symbols_of(dim)
                 case Load(index=index, guards=guards):
                     for one in (*index, *(dim for guard in guards for dim in guard)):
-                        if not isinstance(one, Const | Index | Load | Call | Cast):
+                        if isinstance(one, int | SymDim):
                             names |= symbols_of(one)
             for child in children(expr):
                 names |= set(self.depends(child))

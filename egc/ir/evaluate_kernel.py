@@ -7,6 +7,7 @@ full tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class _Space:
         self.arrays = arrays
         extents = [evaluate(axis.extent, dims) for axis in stage.all_axes]
         self.shape = tuple(extents)
-        self.env: dict[str, object] = dict(dims)
+        self.env: dict[str, Any] = dict(dims)
         for position, (axis, extent) in enumerate(zip(stage.all_axes, extents, strict=True)):
             shape = [1] * len(extents)
             shape[position] = extent
