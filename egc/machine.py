@@ -1,8 +1,8 @@
 """Machines as data: a cost model's TOML file in, a frozen Machine out.
 
-Everything that the compiler knows about a processor stands in ``cost_models/NAME.toml``: registers, ports, latencies,
-caches, bandwidths, what scalar functions cost, and which tile sizes are worth trying. Units are in the field names or in
-the docstrings; cycles are the core's.
+Everything that the compiler knows about a processor stands in ``cost_models/NAME.toml``: registers, ports,
+latencies, caches, bandwidths, what scalar functions cost, and which tile sizes are worth trying. Units are
+in the field names or in the docstrings; cycles are the core's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from egc.runtime.cpu import machine_features
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s, seconds a launch."""
+    """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s,
+    seconds a launch.
+    """
 
     flops: float
     vector_ops: float
@@ -33,14 +35,16 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a dependent
-    multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop that is not unrolled;
-    `horizontal` is cycles to combine the lanes of a register; `translate` is cycles for an access to a page not used lately.
+    """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
+    dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
+    that is not unrolled; `horizontal` is cycles to combine the lanes of a register; `translate` is cycles
+    for an access to a page not used lately.
     """
 
     hertz: float
     vector_bits: int
     registers: int
+    spare: int
     fma: float
     load: float
     store: float
@@ -55,7 +59,9 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A cache, or memory: `bytes` that one core may use of it; bytes a second into one core, and into all of them."""
+    """A cache, or memory: `bytes` that one core may use of it; bytes a second into one core, and into all
+    of them.
+    """
 
     name: str
     bytes: float
@@ -65,9 +71,10 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Candidates for the loop e-graph: copies of a parallel axis, copies of a second one outside it, vectors side by side, copies of a reduction axis, block
-    sizes in tiles, sizes of the tile that the stages of a fused kernel share; and how much straight-line code one tile may be
-    (instructions)."""
+    """Candidates for the loop e-graph: copies of a parallel axis, copies of a second one outside it,
+    vectors side by side, copies of a reduction axis, block sizes in tiles, sizes of the tile that the
+    stages of a fused kernel share; and how much straight-line code one tile may be (instructions).
+    """
 
     unroll: tuple[int, ...]
     outer: tuple[int, ...]
@@ -80,10 +87,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest first, the last
-    one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache. `overlap` is the part of the shorter
-    costs that hides behind the longest one. `launch` is seconds a kernel, `fork` seconds more for one whose iterations are
-    shared among threads. `symbolic_extent` is what an unknown extent counts for."""
+    """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest
+    first, the last one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache.
+    `overlap` is the part of the shorter costs that hides behind the longest one. `launch` is seconds a
+    kernel, `fork` seconds more for one whose iterations are shared among threads. `symbolic_extent` is what
+    an unknown extent counts for.
+    """
 
     name: str
     description: str
@@ -125,7 +134,9 @@ class Machine:
 
 
 def load_machine(name_or_path: str) -> Machine:
-    """The machine of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for a bad file."""
+    """The machine of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for
+    a bad file.
+    """
     path = cost_model(name_or_path)
     if path is None:
         path = Path(name_or_path)
@@ -181,7 +192,9 @@ def _read(path: Path) -> Machine:
 
 
 def _machine(name: str, table: Mapping[str, Any]) -> Machine:
-    """A Machine from its TOML; KeyError, TypeError or ValueError where entries are missing, unknown or senseless."""
+    """A Machine from its TOML; KeyError, TypeError or ValueError where entries are missing, unknown or
+    senseless.
+    """
     l1, *outer = table["memory"]
     levels = tuple(
         Level(

@@ -1,8 +1,8 @@
 """What straight-line code costs: the register tile of a stage, in cycles of the core's ports.
 
-The tile's instructions are counted from the stage's accesses and scalar functions; its time is that of the busiest port,
-or of the longest chain of dependent instructions (Fog, "The microarchitecture of Intel, AMD and VIA CPUs"; the bound by
-chains is latency times the links of one chain).
+The tile's instructions are counted from the stage's accesses and scalar functions; its time is that of the
+busiest port, or of the longest chain of dependent instructions (Fog, "The microarchitecture of Intel, AMD
+and VIA CPUs"; the bound by chains is latency times the links of one chain).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from egc.schedule.access import Access, StageModel, Work
 
 @dataclass(frozen=True, slots=True)
 class TileCost:
-    """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the reduction once.
-    `partials` is the number of registers that hold partial results."""
+    """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the
+    reduction once. `partials` is the number of registers that hold partial results.
+    """
 
     compute: float
     l1: float
@@ -56,7 +57,7 @@ class TileModel:
             finishing += core.horizontal * partials
         needed = partials + self.operands() + (2 if value else 1) if stage.combine else 0
         if (
-            needed > core.registers - 1
+            needed > core.registers - core.spare
             or value + combining + reads + moves + finishing > self.machine.tiles.instructions
         ):
             return None
@@ -111,8 +112,10 @@ class TileModel:
         return loads + stores, max(loads / core.load, stores / core.store) + slow
 
     def operands(self) -> float:
-        """Registers that hold operands while one step of the reduction runs over the tile: the vectors, or the elements for
-        all lanes where these are fewer. Vectors that several steps of a window share stay over them."""
+        """Registers that hold operands while one step of the reduction runs over the tile: the vectors, or
+        the elements for all lanes where these are fewer. Vectors that several steps of a window share stay
+        over them.
+        """
         reduction = self.stage.reduction
         one = {axis: span for axis, span in self.spans.items() if axis not in reduction}
         window = self.spans.get(reduction[-1], 1) if reduction else 1
