@@ -276,7 +276,7 @@ def roi_align(ctx: Context, node: OnnxNode) -> Sequence[str]:
 
 
 def _bins(ctx: Context, corners: str, start: int, bins: int, ratio: int, clip: bool) -> str:
-    """The sample positions [R, bins * ratio] along one axis of each region; corners [R, 4]: x1, y1, x2, y2."""
+    """The sample positions [R, bins * ratio] along one axis of each region, [x1, y1, x2, y2]."""
     low, high = ctx.slice_axis(corners, 1, start, 1), ctx.slice_axis(corners, 1, start + 2, 1)
     extent = ctx.map("sub", high, low)
     if clip:
@@ -303,7 +303,7 @@ def _border_taps(ctx: Context, place: str, extent: Dim) -> tuple[list[tuple[str,
 
 @operator("Col2Im", family="sample")
 def col2im(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """Columns [N, C*taps, blocks] summed into images: a transposed convolution with the identity as weights."""
+    """Columns [N, C*taps, blocks] summed into images: a transposed convolution with identity weights."""
     x, image, block = node.required(0), ctx.ints(node.required(1)), ctx.ints(node.required(2))
     if image is None or block is None:
         raise NotCompiled("image_shape and block_shape are data")
