@@ -1,10 +1,11 @@
 """Figures for a machine's cost model, measured by kernels that the compiler itself schedules and compiles.
 
-    python -m bench.calibrate [--machine zen5-avx512] [--only rates|memory|functions|kernels] [--alternatives N]
+    python -m bench.calibrate [--machine NAME] [--only rates|memory|functions|kernels] [--alternatives N]
 
-It prints what `cost_models/NAME.toml` wants: the multiply-add rate, bandwidths by level for one core and for all, what
-scalar functions cost; then how well the model predicts and ranks: for some kernels the prediction beside the
-measurement, and how much faster the best of the runners-up is than the choice ("regret").
+It prints what `cost_models/NAME.toml` wants: the multiply-add rate, bandwidths by level for one core and
+for all, what scalar functions cost; then how well the model predicts and ranks: for some kernels the
+prediction beside the measurement, and how much faster the best of the runners-up is than the choice
+("regret").
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Scheduling: a Kernel and a Machine come in, the cheapest loop Nest that rules/loops.egg can find goes out."""
+"""Scheduling: a Kernel and a Machine come in, the cheapest loop Nest that rules/loops.egg can find goes
+out.
+"""
 
 from egc.schedule.choose import Cost
 from egc.schedule.scheduler import Scheduled, predict, schedule

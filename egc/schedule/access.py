@@ -1,7 +1,8 @@
 """What a stage reads, writes and computes, as the cost model sees it: index arithmetic turned into numbers.
 
-An access knows, for every dim of its buffer, how far each axis moves it; so the number of distinct elements that a tile of
-the iteration space touches is a product of ranges. Symbolic extents count for the machine's `symbolic_extent`.
+An access knows, for every dim of its buffer, how far each axis moves it; so the number of distinct elements
+that a tile of the iteration space touches is a product of ranges. Symbolic extents count for the machine's
+`symbolic_extent`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ Spans = Mapping[str, int]  # positions of every axis inside a tile; 1 where the 
 
 @dataclass(frozen=True, slots=True)
 class DimAccess:
-    """One dim of an accessed buffer in memory: `steps` says how far an axis moves along it. A dim cut into panels is two:
-    the panel number (`divisor`) and the position in the panel, of which `extent` is the width."""
+    """One dim of an accessed buffer in memory: `steps` says how far an axis moves along it. A dim cut into
+    panels is two: the panel number (`divisor`) and the position in the panel, of which `extent` is the
+    width.
+    """
 
     extent: int
     steps: tuple[tuple[str, float], ...]
@@ -40,8 +43,9 @@ class DimAccess:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One load or store: `dims` in memory order; `stride` elements between neighbours along an axis (None where the index
-    is not affine in it); `size` the bytes of an element; `total` the bytes of the buffer."""
+    """One load or store: `dims` in memory order; `stride` elements between neighbours along an axis (None
+    where the index is not affine in it); `size` the bytes of an element; `total` the bytes of the buffer.
+    """
 
     buffer: str
     dims: tuple[DimAccess, ...]
@@ -122,7 +126,9 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Vector instructions for one point: `axes` is what the value depends on, so that it is computed once for all else."""
+    """Vector instructions for one point: `axes` is what the value depends on, so that it is computed once
+    for all else.
+    """
 
     axes: frozenset[str]
     instructions: float
@@ -130,7 +136,9 @@ class Work:
 
 @dataclass(frozen=True)
 class StageModel:
-    """A stage as numbers. `fused` says that the value's multiplication is part of the combining multiply-add."""
+    """A stage as numbers. `fused` says that the value's multiplication is part of the combining
+    multiply-add.
+    """
 
     name: str
     extents: Mapping[str, int]
@@ -151,7 +159,7 @@ def model_stage(kernel: Kernel, stage: Stage, machine: Machine) -> StageModel:
     """The numbers of one stage."""
     nominal = Nominal(machine.symbolic_extent, {a.name: a.extent for a in stage.all_axes})
     extents = {axis.name: nominal.value(axis.extent) for axis in stage.all_axes}
-    used = {axis for axis, extent in extents.items() if extent != 1}
+    used = {axis.name for axis in stage.all_axes if axis.extent != 1}
     reducing = tuple(_work(stage.value, used, machine)) if stage.combine else ()
     finishing = tuple(_work(stage.result, used, machine)) if stage.result != Acc(stage.value.dtype) else ()
     accesses: dict[tuple[object, ...], Access] = {}
@@ -195,8 +203,8 @@ class Nominal(Mapping[str, int]):
         self.axes = dict.fromkeys(axes, 0)
 
     def value(self, dim: Dim) -> int:
-        """The nominal value of an extent."""
-        return dim if isinstance(dim, int) else max(0, evaluate(dim, self))
+        """The nominal value of an extent; an empty axis counts as one position."""
+        return max(1, dim if isinstance(dim, int) else evaluate(dim, self))
 
     def at(self, dim: Dim, axis: str, position: int) -> int:
         """The value of an index where `axis` is at `position` and the other axes are at 0."""

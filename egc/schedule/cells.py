@@ -1,7 +1,7 @@
 """The loop e-graph as plain values, and its growth under budgets.
 
-Axes have names of their own in here: a shared axis keeps its name, another one of stage ``s`` is called ``s.axis``, since two
-stages may call different axes the same.
+Axes have names of their own in here: a shared axis keeps its name, another one of stage ``s`` is called
+``s.axis``, since two stages may call different axes the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from egc.errors import CompileError
 from egc.resources import data_folder
 from egc.rules import RuleBook, load_rules
-from egc.schedule.provenance import built_terms
+from egc.schedule.provenance import Derivation
 
 RULESET = "loops"
 
@@ -53,7 +53,9 @@ Row: TypeAlias = "tuple[str | int, ...]"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the e-graph is told: the loops of every stage outermost first, as (axis, span), and rows by relation."""
+    """What the e-graph is told: the loops of every stage outermost first, as (axis, span), and rows by
+    relation.
+    """
 
     stages: tuple[tuple[tuple[str, int], ...], ...]
     rows: Mapping[str, tuple[Row, ...]]
@@ -61,7 +63,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class LoopGraph:
-    """The saturated e-graph: cells by e-class and the root; `stopped` says what ended the search, after `seconds`."""
+    """The saturated e-graph: cells by e-class and the root; `stopped` says what ended the search, after
+    `seconds`.
+    """
 
     cells: Mapping[int, tuple[Cell, ...]]
     root: int
@@ -249,11 +253,10 @@ class _Reader:
         return next(root for root in roots if root not in children)
 
     def rules_of(self, chosen: Sequence[Cell], rules: Sequence[Any]) -> tuple[str, ...]:
-        """The names of the rules that built any of the chosen cells, in file order."""
+        """The names of the rules on the way to the chosen cells, in file order."""
         literals = {number: value for value, number in self.ints.items()}
-        built = built_terms(self.tables, literals, rules)
-        wanted = {self.terms[cell] for cell in chosen}
-        names = {name for term in wanted for name in built.get(term, ())}
+        derivation = Derivation(self.tables, literals, rules)
+        names = derivation.rules_of([self.terms[cell] for cell in chosen])
         return tuple(rule.name for rule in rules if rule.name in names)
 
 

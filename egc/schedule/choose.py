@@ -1,7 +1,7 @@
 """The cheapest nests of a loop e-graph: a small Pareto front of states for every e-class, bottom-up.
 
-Two suffixes of one e-class do the same work, so one that is better in arithmetic, ports and every memory boundary is better
-wherever it stands; only what differs in panels or in parallel loops is kept apart.
+Two suffixes of one e-class do the same work, so one that is better in arithmetic, ports and every memory
+boundary is better wherever it stands; only what differs in panels or in parallel loops is kept apart.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from egc.schedule.states import JOINED, STRAIGHT, Bundle, Extender, State
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` is what it is predicted for."""
+    """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` is what it is
+    predicted for.
+    """
 
     compute: float
     l1: float
@@ -40,8 +42,9 @@ class Cost:
 
 
 class Chooser:
-    """Walks a loop e-graph. `models` are the stages that the numbers of its bodies mean; `front` is how many states are kept
-    for an e-class and each choice of panels."""
+    """Walks a loop e-graph. `models` are the stages that the numbers of its bodies mean; `front` is how
+    many states are kept for an e-class and each choice of panels.
+    """
 
     def __init__(
         self, graph: LoopGraph, models: Sequence[StageModel], machine: Machine, threads: int, front: int = 4
@@ -86,8 +89,9 @@ class Chooser:
                 return [self.join(one, two) for one in self.parts(first) for two in self.parts(second)]
 
     def parts(self, eclass: int) -> list[State]:
-        """The states of an e-class that may stand beside others: without threads of their own, and without loops round
-        some stages only, for which a Nest has no place."""
+        """The states of an e-class that may stand beside others: without threads of their own, and without
+        loops round some stages only, for which a Nest has no place.
+        """
         finished = (self.extender.finished(state, eclass) for state in self.front(eclass))
         return [s for s in finished if s is not None and s.parallel == 1 and not (s.stages and s.loops)]
 
@@ -166,7 +170,9 @@ class Chooser:
         return (self.whole(terms), *terms)
 
     def terms(self, state: State, threads: int, share: float) -> list[float]:
-        """Seconds of arithmetic, first cache and every boundary; `share` is the busiest thread's part of the work."""
+        """Seconds of arithmetic, first cache and every boundary; `share` is the busiest thread's part of
+        the work.
+        """
         hertz = self.machine.core.hertz
         found = [state.compute * share / hertz, state.l1 * share / hertz]
         for level, moved in zip(self.machine.levels, state.traffic, strict=True):
@@ -180,7 +186,9 @@ class Chooser:
         return longest + (1 - self.machine.overlap) * (sum(terms) - longest)
 
     def cost(self, state: State) -> Cost:
-        """The predicted cost of a finished nest, with data at home in the nearest memory that holds all of it."""
+        """The predicted cost of a finished nest, with data at home in the nearest memory that holds all of
+        it.
+        """
         threads = self.threads if state.parallel > 1 else 1
         # A symbolic extent may be 1 at run time, as batches often are: count the known iterations for half.
         share = (busiest(state.parallel, threads) + busiest(state.surely, threads)) / 2

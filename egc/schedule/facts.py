@@ -1,7 +1,8 @@
 """A kernel's loops and what the loop rules may try on them: the facts of the loop e-graph.
 
-Which sizes are tried comes from the machine's cost model; which axes are tried follows from how the stage reads memory: lanes
-run along an axis that is contiguous for something, tiles along axes over which something is reused.
+Which sizes are tried comes from the machine's cost model; which axes are tried follows from how the stage
+reads memory: lanes run along an axis that is contiguous for something, tiles along axes over which
+something is reused.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ class FactWriter:
         ]
 
     def constants(self, body: str, model: StageModel, axis: str, widths: Sequence[int]) -> None:
-        """Constants that may be cut into panels along an axis of the lanes: all other axes step over whole panels."""
+        """Constants that may be cut into panels along an axis of the lanes: all other axes step over whole
+        panels.
+        """
         for access in model.accesses:
             if not (access.constant and access.reduced and access.depends(axis)):
                 continue
@@ -125,8 +128,8 @@ class FactWriter:
             elif axis == model.reduction[-1] and axis not in vector:
                 for size in tiles.reduction:
                     self.add("tile", name[axis], size)
-        # Copies of an axis pay where something is reused along it, or where lines are read along one axis and written
-        # along another.
+        # Copies of an axis pay where something is reused along it, or where lines are read along one axis
+        # and written along another.
         reused = [axis for axis in model.parallel if any(not a.depends(axis) for a in model.accesses)]
         rows = [axis for axis in reused if axis not in vector]
         inner = rows[-1:] if model.reduction or len(vector) < 2 else []
@@ -154,8 +157,9 @@ class FactWriter:
 
 
 def vector_axes(model: StageModel) -> list[str]:
-    """The axes along which lanes may run: of the parallel ones those that are contiguous for most of what the innermost
-    code reads and writes; of the reductions those that are contiguous for all that it reads."""
+    """The axes along which lanes may run: of the parallel ones those that are contiguous for most of what
+    the innermost code reads and writes; of the reductions those that are contiguous for all that it reads.
+    """
     inside = (
         [access for access in model.accesses if access.reduced] if model.reduction else list(model.accesses)
     )

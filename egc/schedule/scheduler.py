@@ -25,8 +25,8 @@ _ROWS = 20_000
 class Scheduled:
     """A kernel's nest: the cheapest one, its predicted cost, the runners-up, and what the loop e-graph was.
 
-    `rules` are the rules of loops.egg that built the chosen loops; `cells` the size of the e-graph; `stopped` says which
-    budget ended the search, or "saturated".
+    `rules` are the rules of loops.egg that built the chosen loops; `cells` the size of the e-graph;
+    `stopped` says which budget ended the search, or "saturated".
     """
 
     nest: Nest
@@ -46,8 +46,9 @@ def schedule(
     budget_s: float = 1.0,
     alternatives: int = 3,
 ) -> Scheduled:
-    """The cheapest nest of `kernel` on `machine` with `threads` threads (all cores where None), by the rules of `book`
-    (rules/loops.egg where None), and up to `alternatives` others. Deterministic unless the budget of `budget_s` seconds for one e-graph is hit.
+    """The cheapest nest of `kernel` on `machine` with `threads` threads (all cores where None), by the
+    rules of `book` (rules/loops.egg where None), and up to `alternatives` others. Deterministic unless the
+    budget of `budget_s` seconds for one e-graph is hit.
 
     Raises CompileError where the rules leave no nest at all.
     """
@@ -81,7 +82,8 @@ def schedule(
 
 
 def predict(nest: Nest, machine: Machine, *, threads: int | None = None) -> Cost:
-    """The cost that the model predicts for a given nest, whoever wrote it, with `threads` threads (all cores where None).
+    """The cost that the model predicts for a given nest, whoever wrote it, with `threads` threads (all
+    cores where None).
 
     Raises CompileError for a nest whose register tile does not fit the machine.
     """
@@ -132,7 +134,9 @@ def _chain(nest: Nest, models: Sequence[StageModel], group: Sequence[int]) -> Lo
 
 
 class _Problem:
-    """Stages to schedule in one e-graph. Problems that differ in names only are one problem, which is solved once."""
+    """Stages to schedule in one e-graph. Problems that differ in names only are one problem, which is
+    solved once.
+    """
 
     def __init__(
         self,

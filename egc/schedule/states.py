@@ -1,8 +1,10 @@
-"""Costs of partial nests, bottom-up: a state says all about a suffix of loops that the loops outside need to know.
+"""Costs of partial nests, bottom-up: a state says all about a suffix of loops that the loops outside need
+to know.
 
-A suffix is described by what one execution of it costs: cycles of arithmetic and of the first cache's ports, and for every
-access the bytes that cross each boundary of the memory hierarchy. The footprint of a tile decides what stays in a cache: a
-loop whose body fits it fetches only what its next iteration does not share with the last one.
+A suffix is described by what one execution of it costs: cycles of arithmetic and of the first cache's
+ports, and for every access the bytes that cross each boundary of the memory hierarchy. The footprint of a
+tile decides what stays in a cache: a loop whose body fits it fetches only what its next iteration does not
+share with the last one.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ STRAIGHT, REDUCING, DONE, JOINED = range(4)
 
 
 class Bundle:
-    """The accesses of some stages, with what is asked of them again and again: footprints by e-class, and which of them
-    an axis moves. `spans_of` gives the positions of every axis inside an e-class."""
+    """The accesses of some stages, with what is asked of them again and again: footprints by e-class, and
+    which of them an axis moves. `spans_of` gives the positions of every axis inside an e-class.
+    """
 
     def __init__(
         self, accesses: tuple[Access, ...], machine: Machine, spans_of: Callable[[int], Spans]
@@ -48,8 +51,9 @@ class Bundle:
 
 
 class Shape:
-    """The tile of the iteration space that an e-class covers: spans, the bytes of every access that it touches, and for the
-    first cache and all further ones whether they hold all of it."""
+    """The tile of the iteration space that an e-class covers: spans, the bytes of every access that it
+    touches, and for the first cache and all further ones whether they hold all of it.
+    """
 
     __slots__ = ("bytes", "fits", "spans")
 
@@ -66,11 +70,13 @@ class Shape:
 
 @dataclass(slots=True)
 class State:
-    """A suffix of one stage (or of all, once JOINED): its loops outermost first, and what one execution costs.
+    """A suffix of one stage (or of all, once JOINED): its loops outermost first, and what one execution
+    costs.
 
-    `compute` and `l1` are cycles; `traffic` is, for each boundary between memories, the bytes of each access. `tiles` holds
-    the span of every axis in the register tile. `parallel` counts the iterations shared among threads, `surely` those that are
-    there whatever the symbolic extents are. A state is never changed once it is kept.
+    `compute` and `l1` are cycles; `traffic` is, for each boundary between memories, the bytes of each
+    access. `tiles` holds the span of every axis in the register tile. `parallel` counts the iterations
+    shared among threads, `surely` those that are there whatever the symbolic extents are. A state is never
+    changed once it is kept.
     """
 
     phase: int
@@ -119,7 +125,9 @@ class Extender:
         self.machine = machine
 
     def extend(self, state: State, loop: For, eclass: int) -> State | None:
-        """`state` inside one more loop, as a cell of `eclass`; None where that makes no nest, or one that nobody wants."""
+        """`state` inside one more loop, as a cell of `eclass`; None where that makes no nest, or one that
+        nobody wants.
+        """
         if loop.kind in ("unroll", "vec"):
             return self._straight(state, loop)
         if loop.kind == "seq" and state.parallel > 1:
@@ -140,7 +148,9 @@ class Extender:
         return self._loop(ready, loop, eclass, REDUCING if reducing else max(ready.phase, DONE))
 
     def finished(self, state: State, eclass: int) -> State | None:
-        """The state of a whole stage, its reduction done and stored; None where part of the reduction is outside."""
+        """The state of a whole stage, its reduction done and stored; None where part of the reduction is
+        outside.
+        """
         if state.phase in (DONE, JOINED):
             return state
         ready = self._tile(state, eclass) if state.phase == STRAIGHT else state.copy()
@@ -155,7 +165,9 @@ class Extender:
         return ready
 
     def _splits(self, state: State, loop: For) -> bool:
-        """Whether `loop` is the one whose iterations own a panel: the first sequential loop along the lanes' axis."""
+        """Whether `loop` is the one whose iterations own a panel: the first sequential loop along the
+        lanes' axis.
+        """
         return loop.axis == state.vector and not any(
             done.axis == loop.axis and done.kind in ("seq", "par") for done in state.loops
         )
@@ -219,8 +231,9 @@ class Extender:
         return new
 
     def _trips(self, state: State, loop: For) -> float:
-        """Iterations, the last one in part where the step does not divide: a smaller tile costs less, but not in proportion
-        when too few partial results are left to hide the latency of one."""
+        """Iterations, the last one in part where the step does not divide: a smaller tile costs less, but
+        not in proportion when too few partial results are left to hide the latency of one.
+        """
         whole, rest = divmod(loop.span, loop.step)
         if not rest:
             return whole

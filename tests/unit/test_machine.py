@@ -1,0 +1,83 @@
+"""Cost models are read whole or refused with a reason."""
+
+from pathlib import Path
+
+import pytest
+
+from egc.errors import BadInput, UsageError
+from egc.machine import load_machine, native
+from egc.resources import cost_model
+
+CPUS = ["aarch64", "x86-64-v3", "x86-64-v4", "zen5-avx512"]
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_shipped_machines_are_sensible(name: str) -> None:
+    machine = load_machine(name)
+    assert machine.name == name
+    sizes = [machine.l1_bytes, *(level.bytes for level in machine.levels)]
+    assert sizes == sorted(sizes)
+    speeds = [level.bandwidth for level in machine.levels]
+    assert speeds == sorted(speeds, reverse=True)
+    assert all(level.bandwidth <= level.shared_bandwidth for level in machine.levels)
+    assert max(machine.tiles.unroll) < machine.core.registers
+    assert machine.rates.flops == machine.peak_flops * machine.cores
+
+
+def test_the_peak_of_the_measured_machine() -> None:
+    assert load_machine("zen5-avx512").peak_flops == pytest.approx(277e9, rel=0.01)
+
+
+def test_this_machine_has_a_model() -> None:
+    assert native().name in CPUS
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError) as error:
+        load_machine("x86-64-v5")
+    assert error.value.what == "there is no cost model 'x86-64-v5'"
+    assert "zen5-avx512" in str(error.value.why)
+    assert str(error.value.hint).startswith("--cost-model x86-64-v")
+
+
+def shipped(name: str) -> str:
+    path = cost_model(name)
+    assert path is not None
+    return path.read_text()
+
+
+def test_a_machine_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(shipped("x86-64-v3").replace("registers = 16", "registers = 12"))
+    machine = load_machine(str(path))
+    assert (machine.name, machine.core.registers) == ("mine", 12)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("fma = 2\n", "", "'fma' is missing"),
+        ("fma = 2\n", "fma = 2\nfmas = 3\n", "unknown entries fmas"),
+        ("overlap = 0.75\n", "", "'overlap' is missing"),
+        (
+            "gb_per_s = 20\n",
+            "gb_per_s = 20\nbytes = 4\n",
+            "the last entry of [[memory]] is main memory and has no size",
+        ),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, old: str, new: str, why: str) -> None:
+    path = tmp_path / "mine.toml"
+    text = shipped("x86-64-v3")
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(BadInput) as error:
+        load_machine(str(path))
+    assert error.value.why == why
+
+
+def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("cores = = 2")
+    with pytest.raises(BadInput, match="the cost model cannot be read"):
+        load_machine(str(path))
