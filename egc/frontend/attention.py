@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,11 +65,14 @@ def _scores(ctx: Context, node: OnnxNode, q: str, k: str) -> str:
     """q kᵀ scale [B, heads, Lq, Lk]; narrow floats scale both operands by its root, against overflow."""
     size = ctx.shape(q)[-1]
     given = node.attr("scale")
-    if given is None and not isinstance(size, int):
+    if given:
+        scale = float(given)
+    elif isinstance(size, int):
+        scale = 1 / math.sqrt(size)
+    else:
         raise NotCompiled("the head size is symbolic and no scale is given")
-    scale = float(given) if given else 1 / np.sqrt(size)  # type: ignore[call-overload]
     if ctx.dtype(q) in ("float16", "bfloat16"):
-        root = ctx.scalar(np.sqrt(scale), ctx.dtype(q))
+        root = ctx.scalar(math.sqrt(scale), ctx.dtype(q))
         return _grouped(ctx, ctx.map("mul", q, root), ctx.map("mul", k, root), transposed=True)
     product = _grouped(ctx, q, k, transposed=True)
     return ctx.map("mul", product, ctx.like(scale, product))

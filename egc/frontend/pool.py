@@ -9,7 +9,7 @@ import numpy as np
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
 from egc.frontend.windows import Windows, read_windows, round_up
-from egc.ir.dims import product
+from egc.ir.dims import Dim, product
 from egc.ir.scalar import combiner_identity
 from egc.ir.types import numpy_dtype
 
@@ -53,7 +53,7 @@ def _max_with_positions(ctx: Context, x: str, windows: Windows, column_major: bo
     """The maxima and their positions: windows are spread out, with the flat positions beside them."""
     shape = ctx.static_shape(x)
     batch, channels, *extents = shape
-    outputs = [int(o) for o in windows.outputs(extents)]  # type: ignore[call-overload]
+    outputs = windows.counts(extents)
     rank = len(extents)
     # taps[axis] holds, for every window and tap, the position along that axis in the unpadded operand.
     taps = [
@@ -124,20 +124,22 @@ def average_pool(ctx: Context, node: OnnxNode) -> Sequence[str]:
     return [ctx.map("div", total, counts)]
 
 
-def _counts(ctx: Context, extents: Sequence[object], windows: Windows, dtype: str) -> str:
+def _counts(ctx: Context, extents: Sequence[Dim], windows: Windows, dtype: str) -> str:
     """How many elements each window holds: [1, 1, windows…], the product of the counts along each axis."""
     rank = len(extents)
     counts = None
     for i, extent in enumerate(extents):
         one = Windows(
-            *(v[i : i + 1] for v in (windows.sizes, windows.strides, windows.dilations)),
+            windows.sizes[i : i + 1],
+            windows.strides[i : i + 1],
+            windows.dilations[i : i + 1],
             windows.low[i : i + 1],
             windows.high[i : i + 1],
         )
         if isinstance(extent, int):
             ones = ctx.constant(np.ones((1, 1, extent), numpy_dtype(dtype)))
         else:
-            ones = ctx.expand(ctx.scalar(1, dtype), (1, 1, extent))  # type: ignore[arg-type]
+            ones = ctx.expand(ctx.scalar(1, dtype), (1, 1, extent))
         along = pool(ctx, "add", ones, one)
         shape = tuple(ctx.shape(along)[2] if j == i else 1 for j in range(rank))
         along = ctx.reshape(along, (1, 1, *shape))

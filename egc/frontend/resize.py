@@ -290,7 +290,7 @@ def taps(axis: _Axis, mode: _Mode) -> tuple[Array, Array]:
     distance = np.abs(index - x[:, None]) * scale
     kernel = np.clip(1 - distance, 0, 1) if reach == 1 else _cubic(distance, mode.cubic)
     if mode.exclude_outside:
-        kernel = np.where((index >= 0) & (index < axis.extent), kernel, 0)  # type: ignore[operator]
+        kernel = np.where((index >= 0) & (index < axis.extent), kernel, 0)
     if mode.exclude_outside or mode.antialias:
         kernel = kernel / kernel.sum(axis=1, keepdims=True)
     return index, kernel

@@ -200,17 +200,16 @@ def deform_conv(ctx: Context, node: OnnxNode) -> Sequence[str]:
         raise NotCompiled("a deformable convolution of other than 2 axes")
     groups, offset_groups = int(node.attr("group", 1)), int(node.attr("offset_group", 1))
     _, windows = read_windows(ctx, node, x, taps)
-    out = [int(n) for n in windows.outputs((height, width))]  # type: ignore[call-overload]
+    out = windows.counts((height, width))
     count = int(np.prod(taps))
     # Offsets [N, G, taps, 2, o…] move the taps; samples are taken for each group of channels apart.
     moved = ctx.reshape(offset, (batch * offset_groups, count, 2, *out))
     flat = (batch * offset_groups, count * out[0] * out[1])
     positions = []
     for axis in range(2):
-        tap = np.arange(taps[axis]) * windows.dilations[axis]
-        tap = tap.reshape(-1, 1) if axis == 0 else tap.reshape(1, -1)
-        start = np.arange(out[axis]) * windows.strides[axis] - windows.low[axis]
-        start = start.reshape(-1, 1) if axis == 0 else start.reshape(1, -1)
+        column = (-1, 1) if axis == 0 else (1, -1)
+        tap = (np.arange(taps[axis]) * windows.dilations[axis]).reshape(column)
+        start = (np.arange(out[axis]) * windows.strides[axis] - windows.low[axis]).reshape(column)
         base = np.broadcast_to(tap, taps).reshape(count, 1, 1) + start[None]
         place = ctx.constant(base.astype(numpy_dtype(ctx.dtype(offset))))
         along = ctx.map("add", ctx.squeeze(ctx.slice_axis(moved, 2, axis, 1), (2,)), place)

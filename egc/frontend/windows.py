@@ -38,6 +38,11 @@ class Windows:
             )
         )
 
+    def counts(self, extents: Sequence[int]) -> tuple[int, ...]:
+        """The number of windows along each axis of known extent."""
+        found = self.outputs(extents)
+        return tuple(n for n in found if isinstance(n, int))
+
 
 def read_windows(
     ctx: Context, node: OnnxNode, x: str, sizes: Sequence[Dim], fill: float = 0.0

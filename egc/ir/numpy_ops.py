@@ -224,7 +224,7 @@ def _update(out: Array, index: tuple[Array, ...], updates: Array, fn: str) -> Ar
 
 
 def _scatter_elements(x: Array, indices: Array, updates: Array, *, axis: int, fn: str) -> Array:
-    grid = list(np.indices(indices.shape, sparse=True))
+    grid: list[Array] = list(np.indices(indices.shape, sparse=True))
     grid[axis] = indices.astype(np.int64)
     return _update(x, tuple(grid), updates, fn)
 

@@ -40,7 +40,7 @@ class Placeholder(Constant):
         self.__dict__.update(type=type_, digest=digest, splat=None)
 
     @property
-    def data(self) -> NoReturn:  # type: ignore[override]
+    def data(self) -> NoReturn:
         """Always ValueError: the text of a graph does not hold the bytes of its constants."""
         raise ValueError(f"the data of the constant {self.type} {self.digest} is not at hand")
 
@@ -139,10 +139,10 @@ def _constant(line: _Line, given: Mapping[str, np.ndarray]) -> tuple[str, Consta
         rf"constant ({_VALUE}) : (.+) = (splat|sha256) (\S+)", "constant %value : type = splat … or sha256 …"
     )
     type_ = line.type(match[2], match.start(2))
-    if not type_.is_static:
+    shape = tuple(d for d in type_.shape if isinstance(d, int))
+    if len(shape) != type_.rank:
         raise line.fail("a constant has a static shape", match.start(2))
     if match[3] == "splat":
-        shape = tuple(int(d) for d in type_.shape)  # type: ignore[call-overload]
         return match[1], Constant(np.full(shape, _number(line, match), numpy_dtype(type_.dtype)))
     digest = match[4]
     if digest not in given:

@@ -157,7 +157,7 @@ class ExprReader:
         return out
 
     def _index(self, node: ast.expr) -> IndexExpr:
-        return self._dim(node) if _is_dim(node) else self._expr(node)  # type: ignore[return-value]
+        return self._dim(node) if _is_dim(node) else self._expr(node)
 
     def _dim(self, node: ast.expr) -> Dim:
         text = ast.get_source_segment(self._text, node) or ""
