@@ -76,13 +76,18 @@ class _Drawing:
             for i, node in enumerate(row):
                 x[node] = (i - (len(row) - 1) / 2) * distance
         for sweep in range(_PLACE_SWEEPS):
-            near = self.above if sweep % 2 == 0 else self.below
             for row in self.rows if sweep % 2 == 0 else reversed(self.rows):
-                wanted = [_mean([x[n] for n in near[node]], x[node]) for node in row]
+                near = [self.holders(node) if sweep % 2 == 0 else self.below[node] for node in row]
+                wanted = [_mean([x[n] for n in nodes], x[node]) for node, nodes in zip(row, near, strict=True)]
                 gaps = [self.gap(a, b, distance) for a, b in zip(row, row[1:], strict=False)]
-                for node, value in zip(row, _spread(wanted, gaps), strict=True):
+                weights = [1.0 if self.above[node] and nodes else 0.01 for node, nodes in zip(row, near, strict=True)]
+                for node, value in zip(row, _spread(wanted, weights, gaps), strict=True):
                     x[node] = value
         return x
+
+    def holders(self, node: int) -> list[int]:
+        """The neighbours above that a node stands under: not mere sources, which would pull a long chain sideways."""
+        return [n for n in self.above[node] if self.above[n]] or self.above[node]
 
     def gap(self, a: int, b: int, distance: float) -> float:
         """The least distance of neighbours: bends need little room."""
@@ -121,17 +126,18 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
     return layer
 
 
-def _spread(wanted: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """The values nearest to ``wanted``, in least squares, whose neighbours are at least ``gaps`` apart."""
+def _spread(wanted: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
+    """The values nearest to ``wanted``, in weighted least squares, whose neighbours are at least ``gaps`` apart."""
     offsets = [0.0]
     for gap in gaps:
         offsets.append(offsets[-1] + gap)
-    blocks: list[tuple[float, int]] = []  # mean, length
-    for value, offset in zip(wanted, offsets, strict=False):
+    blocks: list[tuple[float, float, int]] = []  # mean, weight, length
+    for value, weight, offset in zip(wanted, weights, offsets, strict=False):
         mean, length = value - offset, 1
         while blocks and blocks[-1][0] >= mean:
-            before, n = blocks.pop()
-            mean, length = (before * n + mean * length) / (n + length), n + length
-        blocks.append((mean, length))
-    flat = [mean for mean, length in blocks for _ in range(length)]
+            before, heavy, count = blocks.pop()
+            mean = (before * heavy + mean * weight) / (heavy + weight)
+            weight, length = heavy + weight, count + length
+        blocks.append((mean, weight, length))
+    flat = [mean for mean, _, length in blocks for _ in range(length)]
     return [value + offset for value, offset in zip(flat, offsets, strict=False)]

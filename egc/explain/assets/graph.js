@@ -11,6 +11,8 @@ function make(tag, attributes, parent, text) {
 }
 
 const cut = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
+// What tells names apart stands at the end of a path.
+const tail = (text, length) => (text.length > length ? "…" + text.slice(1 - length) : text);
 
 class GraphView {
   // `boxes` are {title, sub, kind, share, hint}; `layout` has the centres `at`, `edges` and the `paths` that they take.
@@ -20,7 +22,8 @@ class GraphView {
     this.world = make("g", {}, svg);
     this.draw(layout, boxes);
     this.listen(onHover, onPick);
-    new ResizeObserver(() => this.fit()).observe(svg);
+    this.fit();
+    new ResizeObserver(() => this.fit(this.shown)).observe(svg);
   }
 
   draw(layout, boxes) {
@@ -47,7 +50,7 @@ class GraphView {
         make("rect", { class: "share", x: 4, y: HEIGHT - 6, width: Math.max(1, (WIDTH - 8) * box.share), height: 3 }, group);
       }
       make("text", { x: WIDTH / 2, y: 17 }, group, cut(box.title, 22));
-      make("text", { class: "sub", x: WIDTH / 2, y: 33 }, group, cut(box.sub, 25));
+      make("text", { class: "sub", x: WIDTH / 2, y: 33 }, group, tail(box.sub, 25));
       return group;
     });
   }
@@ -100,6 +103,7 @@ class GraphView {
 
   // Show some boxes (all where `indices` is missing), at most at the size in which text reads well.
   fit(indices) {
+    this.shown = indices;
     const points = indices ? indices.map((i) => this.at[i]) : this.at;
     const [w, h] = [this.svg.clientWidth, this.svg.clientHeight];
     if (!points.length || !w || !h) return this.place(0, 0, 1);

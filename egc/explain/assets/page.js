@@ -96,11 +96,10 @@ function select(item, { reveal = true, hash = true } = {}) {
 
 // ---- the panel on the right ----
 
-const callLink = (i) => element("button", { class: "link", onclick: () => select({ kind: "call", key: i }) },
-  `call ${i}: ${record.calls[i].kernel || "host"}`);
-const onnxLink = (i) => element("button", { class: "link", onclick: () => select({ kind: "onnx", key: i }) },
-  short(record.onnx[i].title));
-const ruleLink = (name) => element("b", { onclick: () => select({ kind: "rule", key: name }) }, name);
+const callLink = (i) => element("a", { class: "link", href: `#call=${i}` },
+  `${i}: ${kernelTitle(record.calls[i])}`);
+const onnxLink = (i) => element("a", { class: "link", href: `#onnx=${i}` }, short(record.onnx[i].title));
+const ruleLink = (name) => element("a", { class: "rule", href: `#rule=${encodeURIComponent(name)}` }, name);
 const joined = (links) => links.flatMap((link, i) => (i ? [", ", link] : [link]));
 
 function showDetail() {
