@@ -98,8 +98,9 @@ def _list(extra: list[Path], as_json: bool) -> int:
 
 def _check(files: list[Path], as_json: bool) -> int:
     from egc.rules.check import check
+    from egc.soundness.check import check_soundness
 
-    report = check(files)
+    report = check(files, further=(check_soundness,))
     if as_json:
         findings = [
             {
@@ -109,6 +110,7 @@ def _check(files: list[Path], as_json: bool) -> int:
                 "line": d.span.line,
                 "column": d.span.column,
                 "hint": d.hint,
+                "details": list(d.details),
             }
             for d in report.findings
         ]

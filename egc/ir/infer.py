@@ -258,7 +258,11 @@ def _attention(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     _same_extent(q.shape[-1], k.shape[-1], "head sizes")
     _same_extent(k.shape[-2], v.shape[-2], "key and value lengths")
     batch = broadcast(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    broadcast(mask.shape, (*batch, q.shape[-2], k.shape[-2]))
+    scores = (*batch, q.shape[-2], k.shape[-2])
+    if len(broadcast(mask.shape, scores)) > len(scores) or any(
+        extent == 1 and wide != 1 for extent, wide in zip(scores, broadcast(mask.shape, scores), strict=True)
+    ):
+        raise InferError("the mask does not broadcast to the scores")
     return TensorType(q.dtype, (*batch, q.shape[-2], v.shape[-1]))
 
 

@@ -69,6 +69,10 @@ def _fmod(a: Any, b: Any) -> Any:
 
 def _pow(a: Any, b: Any) -> Any:
     a, b = np.asarray(a), np.asarray(b)
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":
+        # Integer powers wrap, as products do; numpy refuses negative exponents, whose powers truncate to 0, 1 or -1.
+        whole = np.power(a, np.maximum(b, 0).astype(a.dtype))
+        return np.where(b < 0, np.power(a.astype(np.float64), np.minimum(b, 0)).astype(a.dtype), whole)
     if a.dtype.kind in "iu":
         return np.power(a.astype(np.float64), b).astype(a.dtype)
     return np.power(a, b).astype(a.dtype)

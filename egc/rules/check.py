@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from egc.resources import shipped_rules
-from egc.rules.book import read_rules, shown_name
+from egc.rules.book import Loaded, read_rules, shown_name
 from egc.rules.diagnostics import Diagnostic
 from egc.rules.examples import check_examples
 from egc.rules.lint import lint
+from egc.rules.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,16 @@ class Report:
         return len(self.findings) - self.errors
 
 
-def check(paths: Sequence[Path] = (), base: Sequence[Path] | None = None) -> Report:
+Check = Callable[
+    [Sequence[Rule], Loaded], list[Diagnostic]
+]  # of these rules, which stand among all that is loaded
+
+
+def check(
+    paths: Sequence[Path] = (), base: Sequence[Path] | None = None, further: Sequence[Check] = ()
+) -> Report:
     """Check files together with those they stand on, `base` (the shipped rules where None); without `paths`,
-    check `base` itself.
+    check `base` itself. `further` checks come from the layers above.
 
     Lint and examples need files that can be read, so they wait until syntax and sorts are right. Imports
     egglog where there are examples to run. Raises BadInput for a file that is not there.
@@ -48,6 +56,8 @@ def check(paths: Sequence[Path] = (), base: Sequence[Path] | None = None) -> Rep
     if not loaded.errors:
         findings += lint(rules, loaded.rules, loaded.environment)
         findings += check_examples(rules, loaded)
+        for run in further:
+            findings += run(rules, loaded)
     examples = {(n.span.source.name, n.span.start) for r in rules for n in r.notes.examples}
     findings.sort(key=lambda d: (d.span.source.name, d.span.start))
     return Report(len(rules), len(examples), tuple(findings))

@@ -18,9 +18,11 @@ class Diagnostic:
     span: Span
     hint: str | None = None
     warning: bool = False
+    details: tuple[str, ...] = ()  # lines that are printed below the place: a counterexample
 
     def __str__(self) -> str:
-        """`file:line:column: error: message`, the line, carets under the span's first line, and the hint."""
+        """`file:line:column: error: message`, the line, carets under the span's first line, the details and the
+        hint."""
         line, column = self.span.line, self.span.column
         text = self.span.source.line(line)
         width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))
@@ -32,6 +34,7 @@ class Diagnostic:
             f"{gutter}{text}",
             f"{' ' * (len(gutter) - 2)}| {indent}{'^' * width}",
         ]
+        lines.extend(f"  {line}" for line in self.details)
         if self.hint:
             lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)

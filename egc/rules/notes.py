@@ -35,7 +35,7 @@ ACCURACIES: dict[str, frozenset[RuleClass]] = {
     "fast": frozenset(RuleClass),
 }
 
-KEYS = ("class", "math", "doc", "source", "example")
+KEYS = ("class", "math", "doc", "source", "example", "error")
 
 _KEYED = re.compile(r";;? ?([A-Za-z][A-Za-z-]*):(?:\s+|$)(.*)")
 _CONTINUED = re.compile(r";;? {3,}(.*)")
@@ -63,6 +63,7 @@ class Notes:
     doc: str | None = None
     source: str | None = None
     examples: tuple[Note, ...] = ()
+    error: float | None = None  # greatest error of an approximate rule, relative to the numbers on the way
 
 
 def read_notes(comments: Sequence[s.Comment], errors: list[Diagnostic]) -> Notes:
@@ -73,6 +74,7 @@ def read_notes(comments: Sequence[s.Comment], errors: list[Diagnostic]) -> Notes
     values: dict[str, str] = {}
     examples: list[Note] = []
     rule_class: RuleClass | None = None
+    bound: float | None = None
     for key, note in found:
         if not note.text:
             errors.append(Diagnostic(f"`{key}:` says nothing", note.span))
@@ -88,12 +90,15 @@ def read_notes(comments: Sequence[s.Comment], errors: list[Diagnostic]) -> Notes
             values[key] = note.text
             if key == "class":
                 rule_class = _class(note, errors)
+            elif key == "error":
+                bound = _bound(note, errors)
     return Notes(
         rule_class,
         values.get("math"),
         values.get("doc") or " ".join(prose) or None,
         values.get("source"),
         tuple(examples),
+        bound,
     )
 
 
@@ -115,6 +120,17 @@ def _entries(comments: Sequence[s.Comment]) -> tuple[list[tuple[str, Note]], lis
     return [
         (key, Note(" ".join(t for t in texts if t), tuple(spans))) for key, texts, spans in entries
     ], prose
+
+
+def _bound(note: Note, errors: list[Diagnostic]) -> float | None:
+    try:
+        value = float(note.text)
+    except ValueError:
+        value = -1.0
+    if 0.0 < value < 1.0:
+        return value
+    errors.append(Diagnostic("`error:` gives no bound", note.span, "write a number such as 1e-4"))
+    return None
 
 
 def _class(note: Note, errors: list[Diagnostic]) -> RuleClass | None:

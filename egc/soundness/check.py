@@ -1,0 +1,161 @@
+"""Numeric soundness as findings on rule files: what `egc rules check` prints of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from egc.egraph.vocabulary import CONSTRUCTORS
+from egc.rules import syntax as s
+from egc.rules.book import Loaded
+from egc.rules.diagnostics import Diagnostic
+from egc.rules.lint import keyword_span
+from egc.rules.rule import Rule
+from egc.soundness.plan import LEAVES, Plan
+from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, find_definitions
+from egc.soundness.search import Failure, Result, Searcher
+
+SHOWN = 24  # elements of a tensor that a counterexample prints
+
+
+def knowledge_of(loaded: Loaded) -> Knowledge:
+    """What the rules that are loaded say of each other."""
+    known = {*CONSTRUCTORS, "Splat", "Output", *LEAVES}
+    facts = [c for c in loaded.declarations if isinstance(c, s.Call)]
+    definitions = find_definitions(loaded.environment, loaded.rules, known)
+    return Knowledge(loaded.environment, loaded.rules, facts, definitions)
+
+
+def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
+    """Look for a counterexample of every rule of ``rules`` that claims something of tensors."""
+    knowledge = knowledge_of(loaded)
+    found: list[Diagnostic] = []
+    for rule in rules:
+        if claims_something(rule, knowledge):
+            found.extend(findings(rule, Searcher(rule, knowledge).run()))
+    return found
+
+
+def claims_something(rule: Rule, knowledge: Knowledge) -> bool:
+    """Whether a rule unites tensors or states a fact whose truth can be computed."""
+    sorts = dict(rule.variables)
+    for action in rule.actions:
+        match action:
+            case s.Union(left=left, right=right):
+                for side in (left, right):
+                    if isinstance(side, s.Var) and sorts.get(side.name) in ("T", "Multi"):
+                        return True
+                    if isinstance(side, s.Call) and knowledge.is_tensor(side.head):
+                        return True
+            case s.Set(target=s.Call(head=head)) if head in TYPE_FACTS:
+                return True
+            case s.Call(head=head) if head in (CONSTANT, ROW_VECTOR):
+                return True
+    return False
+
+
+def findings(rule: Rule, result: Result) -> list[Diagnostic]:
+    """What a search says of its rule."""
+    at = keyword_span(rule)
+    if result.failure is not None:
+        return [
+            Diagnostic(
+                f"`{rule.name}` is unsound: {result.failure.why}",
+                result.failure.claim.action.span,
+                hint(rule, result.failure),
+                details=tuple(counterexample(rule, result.failure)),
+            )
+        ]
+    if result.instances == 0:
+        why = result.unsolvable or "no shapes, dtypes and attributes were found that satisfy its premises"
+        return [
+            Diagnostic(
+                f"`{rule.name}` could not be checked numerically",
+                at,
+                why,
+                warning=True,
+            )
+        ]
+    if result.corner is not None:
+        return [
+            Diagnostic(
+                f"`{rule.name}` gives a number for NaN, or NaN for a number",
+                at,
+                "sound for numbers; a premise or a comment should say why NaN does not matter",
+                warning=True,
+                details=tuple(counterexample(rule, result.corner)),
+            )
+        ]
+    return []
+
+
+def hint(rule: Rule, failure: Failure) -> str:
+    """What to do about a counterexample."""
+    if failure.left is None:
+        return "give it a premise on the shapes or dtypes that it needs"
+    how = (
+        np.abs(np.asarray(failure.left, np.float64) - np.asarray(failure.right, np.float64))
+        if (failure.left.shape == failure.right.shape)
+        else None
+    )
+    scale = max(1.0, float(np.nanmax(np.abs(np.asarray(failure.left, np.float64)), initial=0.0)))
+    if (
+        how is not None
+        and rule.rule_class.value == "exact"
+        and float(np.max(how, initial=0.0)) < 1e-2 * scale
+    ):
+        return "if it is only rounded differently, its class is `reassociating`"
+    return "give it a premise that keeps this case out"
+
+
+def counterexample(rule: Rule, failure: Failure) -> list[str]:
+    """The lines that tell a counterexample: leaves, attributes, and both results."""
+    plan, state = failure.plan, failure.state
+    lines = ["counterexample:"]
+    for i, node in enumerate(plan.nodes[: plan.left]):
+        if node.op == "leaf" and state.types[i] is not None:
+            value = f" = {show(failure.leaves[i])}" if i in failure.leaves else ""
+            lines.append(f"  {node.label} : {state.types[i]}{value}")
+    for name, sort in rule.variables:
+        if sort in ("T", "Multi") or name.startswith("egc-"):
+            continue
+        value = _attribute(plan, failure, name)
+        if value is not None:
+            lines.append(f"  {name} = {value}")
+    if failure.left is not None:
+        a, b = failure.claim.about
+        lines.append(f"  left  : {state.types[a]} = {show(failure.left)}")
+        lines.append(f"  right : {state.types[b]} = {show(failure.right)}")
+    return lines
+
+
+def _attribute(plan: Plan, failure: Failure, name: str) -> str | None:
+    from egc.soundness.plan import Unbound, evaluate
+    from egc.soundness.premises import Unsolvable
+    from egc.soundness.values import Perm, Undefined
+
+    try:
+        value = evaluate(plan.code(s.Var(name, failure.claim.action.span)), failure.state)
+    except (Unbound, Undefined, Unsolvable):
+        return None
+    if isinstance(value, Perm):
+        value = value.axes
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def show(array: Any) -> str:
+    """An array in one line."""
+    array = np.asarray(array)
+    if array.size > SHOWN:
+        array = array.ravel()[:SHOWN]
+        return f"{_text(array)[:-1]}, …] (flat)"
+    return _text(array)
+
+
+def _text(array: Any) -> str:
+    if array.dtype.name not in np.sctypeDict:
+        array = array.astype(np.float32)
+    text = np.array2string(array, separator=", ", max_line_width=10**9, threshold=10**9)
+    return " ".join(text.split())

@@ -1,0 +1,245 @@
+"""Resolved premises as a small program: tensor terms in an order in which they can be typed, attributes as code.
+
+Code is a nested tuple, evaluated by :func:`evaluate` under an environment of attribute values and node types:
+
+    ("value", v)    ("var", name)    ("prim", head, code…)    ("dim", code)    ("perm", code, code)
+    ("shape", node)    ("dtype", node)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from egc.egraph.vocabulary import CONSTRUCTORS
+from egc.ir.scalar import BY_CONSTRUCTOR
+from egc.ir.types import TensorType
+from egc.rules import syntax as s
+from egc.rules.primitives import SIGNATURES
+from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, Resolved, Unsolvable
+from egc.soundness.values import Perm, Undefined, apply, same
+
+Code = tuple[Any, ...]
+
+LEAVES = ("Input", "Const", "Id")
+
+
+class Unbound(Exception):
+    """A value that is not known yet."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A tensor term. ``op`` is an operator, "splat", "output", or "leaf" for a tensor that stands for itself."""
+
+    op: str
+    children: tuple[int, ...]
+    attrs: tuple[tuple[str, Code], ...]
+    label: str  # the variable's name of a leaf, the term's text elsewhere
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that a rule says of its match: a union of two tensors ("union") or attributes ("equal"), or the fact of
+    that name.
+    """
+
+    kind: str
+    about: tuple[Any, ...]
+    action: s.Action
+
+
+class Plan:
+    """What a rule's premises ask for; what its actions claim is compiled into the same nodes, behind the ``left`` ones.
+
+    ``tensors`` are the variables of the premises that stand for tensors.
+    """
+
+    def __init__(self, knowledge: Knowledge, resolved: Resolved, tensors: Iterable[str] = ()) -> None:
+        self.knowledge = knowledge
+        self.resolved = resolved
+        self.nodes: list[Node] = []
+        self._ids: dict[s.Expr, int] = {}
+        for term in resolved.terms:
+            self.node(term)
+        for expr in list(resolved.bindings.values()):
+            if isinstance(expr, s.Call) and knowledge.is_tensor(expr.head):
+                self.node(expr)
+        self.equations = [(self.code(a), self.code(b)) for a, b in resolved.equations]
+        self.tests = [self.code(test) for test in resolved.tests]
+        self.constants = [self.node(expr) for expr in resolved.constants]
+        self.rows = [self.node(expr) for expr in resolved.rows]
+        for expr in resolved.varying:
+            self.node(expr)
+        for name in tensors:
+            self.node(s.Var(name, s.Span(s.Source("", ""), 0, 0)))
+        self.left = len(self.nodes)
+        self.claims: list[Claim] = []
+
+    def claim(self, actions: Sequence[s.Action], sorts: Mapping[str, str]) -> None:
+        """Compile what a rule's actions claim of its match. Raises Unsolvable."""
+        for action in actions:
+            match action:
+                case s.Let(name=name, value=value):
+                    self.resolved.bindings[name] = self.knowledge.expanded(value)
+                case s.Union(left=left, right=right):
+                    pair = (self.knowledge.expanded(left), self.knowledge.expanded(right))
+                    if all(self.is_tensor(side, sorts) for side in pair):
+                        self.claims.append(Claim("union", (self.node(pair[0]), self.node(pair[1])), action))
+                    else:
+                        self.claims.append(Claim("equal", (self.code(pair[0]), self.code(pair[1])), action))
+                case s.Set(target=s.Call(head=head, args=args), value=value) if head in TYPE_FACTS:
+                    what = (self.node(self.knowledge.expanded(args[0])), self.code(value))
+                    self.claims.append(Claim(head, what, action))
+                case s.Call(head=head, args=args) if head in (CONSTANT, ROW_VECTOR):
+                    self.claims.append(Claim(head, (self.node(self.knowledge.expanded(args[0])),), action))
+
+    def is_tensor(self, expr: s.Expr, sorts: Mapping[str, str]) -> bool:
+        """Whether an expression of an action is a tensor."""
+        expr = self.resolved.walk(expr)
+        if isinstance(expr, s.Var):
+            return sorts.get(expr.name.partition("'")[0]) in ("T", "Multi")
+        return isinstance(expr, s.Call) and self.knowledge.is_tensor(expr.head)
+
+    def node(self, expr: s.Expr) -> int:
+        """The number of a tensor term."""
+        expr = self.resolved.deep(expr)
+        if expr not in self._ids:
+            made = self._made(expr)
+            self._ids[expr] = len(self.nodes)
+            self.nodes.append(made)
+        return self._ids[expr]
+
+    def _made(self, expr: s.Expr) -> Node:
+        if isinstance(expr, s.Var):
+            return Node("leaf", (), (), expr.name)
+        if not isinstance(expr, s.Call) or not self.knowledge.is_tensor(expr.head):
+            raise Unsolvable("a tensor is computed by a primitive")
+        text = expr.head
+        match expr.head:
+            case "Splat":
+                attrs = (("dtype", self.code(expr.args[0])), ("value", self.code(expr.args[1])))
+                return Node("splat", (), attrs, text)
+            case "Output":
+                return Node("output", (self.node(expr.args[0]),), (("index", self.code(expr.args[1])),), text)
+            case head if head in LEAVES:
+                return Node("leaf", (), (), f"({head} …)")
+        constructor = CONSTRUCTORS.get(expr.head)
+        if constructor is None or constructor.op == "host":
+            raise Unsolvable(f"`{expr.head}` has no meaning in numpy: define it by a rewrite from primitives")
+        children, attrs_ = [], []
+        for (name, _), arg in zip(constructor.args, expr.args, strict=True):
+            if name == "operand":
+                children.append(self.node(arg))
+            else:
+                attrs_.append((name, self.code(arg)))
+        return Node(constructor.op, tuple(children), tuple(attrs_), text)
+
+    def code(self, expr: s.Expr) -> Code:
+        """The code of an attribute."""
+        expr = self.resolved.walk(expr)
+        match expr:
+            case s.Lit(value=value):
+                return ("value", value)
+            case s.Var(name=name):
+                return ("var", name)
+            case s.Call(head=head, args=args):
+                if head in TYPE_FACTS:
+                    return (head, self.node(args[0]))
+                if head in SIGNATURES:
+                    return ("prim", head, *map(self.code, args))
+                if head in BY_CONSTRUCTOR and not args:
+                    return ("value", BY_CONSTRUCTOR[head].name)
+                if head == "I":
+                    return ("dim", self.code(args[0]))
+                if head == "P":
+                    return ("perm", self.code(args[0]), self.code(args[1]))
+                if self.knowledge.is_tensor(head):
+                    return ("node", self.node(expr))
+                raise Unsolvable(f"`{head}` is not instantiated")
+        raise AssertionError(expr)
+
+
+class State:
+    """Attribute values and node types found so far."""
+
+    def __init__(self, nodes: int) -> None:
+        self.values: dict[str, Any] = {}
+        self.types: list[Any] = [None] * nodes  # TensorType, or a tuple of them for several results
+
+    def type(self, node: int) -> TensorType:
+        """The type of a node. Raises Unbound."""
+        if self.types[node] is None:
+            raise Unbound
+        return self.types[node]
+
+
+def evaluate(code: Code, state: State) -> Any:
+    """The value of an attribute. Raises Unbound and Undefined."""
+    match code[0]:
+        case "value":
+            return code[1]
+        case "var":
+            if code[1] not in state.values:
+                raise Unbound
+            return state.values[code[1]]
+        case "dim":
+            return evaluate(code[1], state)
+        case "perm":
+            return Perm(evaluate(code[1], state), evaluate(code[2], state))
+        case "shape":
+            return state.type(code[1]).shape
+        case "dtype":
+            return state.type(code[1]).dtype
+        case "prim":
+            return apply(code[1], [evaluate(arg, state) for arg in code[2:]])
+    raise Undefined(f"{code[0]} has no value")
+
+
+def bind(code: Code, value: Any, state: State) -> bool:
+    """Make an attribute equal to ``value``, giving values to variables; whether it can be. Raises Unbound."""
+    match code[0]:
+        case "var" if code[1] not in state.values:
+            state.values[code[1]] = value
+            return True
+        case "dim":
+            return isinstance(value, int) and bind(code[1], value, state)
+        case "perm":
+            return (
+                isinstance(value, Perm)
+                and bind(code[1], value.axes, state)
+                and bind(code[2], value.inverse, state)
+            )
+        case "prim" if code[1] == "vec-of":
+            if not isinstance(value, tuple) or len(value) != len(code) - 2:
+                return False
+            return all(bind(part, item, state) for part, item in zip(code[2:], value, strict=True))
+    return same(evaluate(code, state), value)
+
+
+def variables(code: Code) -> set[str]:
+    """The variables of an attribute's code."""
+    if code[0] == "var":
+        return {code[1]}
+    return {
+        name
+        for part in code[1:]
+        if isinstance(part, tuple) and part and isinstance(part[0], str)
+        for name in variables(part)
+    }
+
+
+def attribute_values(node: Node, state: State) -> Mapping[str, Any]:
+    """The attributes of a node as the operators take them. Raises Unbound and Undefined."""
+    found: dict[str, Any] = {}
+    for name, code in node.attrs:
+        value = evaluate(code, state)
+        if isinstance(value, Perm):
+            if not value.is_valid:
+                raise Undefined(
+                    f"(P {list(value.axes)} {list(value.inverse)}): the second does not undo the first"
+                )
+            value = value.axes
+        found[name] = value
+    return found

@@ -1,0 +1,196 @@
+"""A plan → types and attributes that satisfy it.
+
+Equations of attributes are solved as far as known values go; what is left over is chosen, one operator after another
+from the leaves upwards, and the equations are looked at again. An attempt that breaks one is given up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from egc.ir.infer import InferError, infer
+from egc.ir.types import TensorType
+from egc.soundness.fit import Context, admits, choose_attribute, choose_operand, order, row_vector
+from egc.soundness.plan import Code, Node, Plan, State, Unbound, attribute_values, bind, evaluate, variables
+from egc.soundness.values import Perm, Rejected, Undefined, same
+
+
+def sample(plan: Plan, context: Context) -> State:
+    """Types of the nodes of the premises, and values of the attributes. Raises Rejected."""
+    return _Sampler(plan, context).run()
+
+
+class _Sampler:
+    def __init__(self, plan: Plan, context: Context) -> None:
+        self.plan = plan
+        self.left = plan.left
+        self.context = context
+        self.state = State(len(plan.nodes))
+        self.equations = list(plan.equations)
+        self.tests = list(plan.tests)
+
+    def run(self) -> State:
+        nodes = self.plan.nodes
+        waiting = [i for i in range(self.left) if nodes[i].op != "leaf"]
+        while waiting:
+            self.propagate()
+            ready = [i for i in waiting if all(self.is_ready(child) for child in nodes[i].children)]
+            chosen = min(ready, key=lambda i: (self.asked_for(nodes[i]), i))
+            self.fit(chosen, nodes[chosen])
+            waiting.remove(chosen)
+        for i in range(self.left):
+            if self.state.types[i] is None:
+                shape = self.context.shape(self.context.rank)
+                self.state.types[i] = TensorType(
+                    self.context.dtype, row_vector(shape) if i in self.plan.rows else shape
+                )
+        self.propagate()
+        if self.equations or self.tests:
+            raise Rejected("some premises speak of values that nothing determines")
+        for i in self.plan.rows:
+            if any(d != 1 for d in self.state.types[i].shape[:-1]):
+                raise Rejected("not a row vector")
+        return self.state
+
+    def is_ready(self, child: int) -> bool:
+        return self.state.types[child] is not None or self.plan.nodes[child].op == "leaf"
+
+    def asked_for(self, node: Node) -> int:
+        """How many undetermined attributes the equations may still settle: such nodes wait."""
+        unknown = {
+            name for _, code in node.attrs for name in variables(code) if name not in self.state.values
+        }
+        asked = {name for pair in self.equations for code in pair for name in variables(code)}
+        computed = sum(self.known(code) is None and code[0] == "prim" for _, code in node.attrs)
+        return len(unknown & asked) + computed
+
+    def known(self, code: Code) -> Any:
+        """The value of an attribute; None where it is not known. Raises Rejected where it has none."""
+        try:
+            return evaluate(code, self.state)
+        except Unbound:
+            return None
+        except Undefined as error:
+            raise Rejected(str(error)) from None
+
+    def propagate(self) -> None:
+        """Solve the equations for what they determine; check those that are known."""
+        changed = True
+        while changed:
+            changed = False
+            for pair in list(self.equations):
+                if self.solve(*pair):
+                    self.equations.remove(pair)
+                    changed = True
+            for test in list(self.tests):
+                if self.known(test) is not None:
+                    self.tests.remove(test)
+
+    def solve(self, a: Code, b: Code) -> bool:
+        """Whether an equation is done with; a known side gives the variables of the other their values."""
+        x, y = self.known(a), self.known(b)
+        if x is not None and y is not None:
+            if not same(x, y):
+                raise Rejected("an equation does not hold")
+            return True
+        for value, other in ((x, b), (y, a)):
+            if value is None:
+                continue
+            try:
+                if not bind(other, value, self.state):
+                    raise Rejected("an equation does not hold")
+                return True
+            except Unbound:
+                continue
+            except Undefined as error:
+                raise Rejected(str(error)) from None
+        return False
+
+    def fit(self, number: int, node: Node) -> None:
+        """Choose what is open of a node's operands and attributes, and infer its type."""
+        types = self.state.types
+        operands = [types[child] for child in node.children]
+        attrs = {name: self.plain(code) for name, code in node.attrs}
+        codes = dict(node.attrs)
+        for what in order(node.op, len(operands)) if node.op not in ("splat", "output") else codes:
+            if isinstance(what, int):
+                if operands[what] is None:
+                    self.choose_leaf(what, node, operands, attrs)
+            elif attrs[what] is None:
+                attrs[what] = self.choose(what, codes[what], node, operands, attrs)
+        types[number] = self.type_of(node)
+
+    def plain(self, code: Code) -> Any:
+        value = self.known(code)
+        return value.axes if hasattr(value, "axes") else value
+
+    def choose_leaf(self, i: int, node: Node, operands: list[Any], attrs: dict[str, Any]) -> None:
+        """Type the leaf that is operand ``i``, which may be other operands of the node, too."""
+        leaf = node.children[i]
+        chosen = choose_operand(node.op, i, operands, attrs, self.context)
+        if leaf in self.plan.rows:
+            chosen = TensorType(chosen.dtype, row_vector(chosen.shape))
+        for j, child in enumerate(node.children):
+            if child == leaf:
+                operands[j] = chosen
+        self.state.types[leaf] = chosen
+
+    def choose(self, name: str, code: Code, node: Node, operands: list[Any], attrs: dict[str, Any]) -> Any:
+        """A value for an attribute, bound to the variables that stand for it."""
+        if (settled := self.plain(code)) is not None:
+            return (
+                settled  # by the attribute before: the inverse of a permutation, a variable that stands twice
+            )
+        if node.op == "splat" and name == "value":
+            value: Any = self.splat_value(attrs["dtype"])
+        elif code[0] == "perm" and (axes := self.known(code[1])) is not None:
+            value = Perm(axes, tuple(axes.index(i) if i in axes else -1 for i in range(len(axes))))
+        elif node.op == "output":
+            value = self.context.rng.randrange(2)
+        else:
+            value = choose_attribute(node.op, name, operands, attrs, self.context)
+        try:
+            if not bind(code, value, self.state):
+                raise Rejected("an attribute does not fit")
+        except (Unbound, Undefined) as error:
+            raise Rejected(str(error)) from None
+        return self.plain(code)
+
+    def splat_value(self, dtype: str) -> float:
+        if dtype == "bool":
+            return float(self.context.rng.random() < 0.5)
+        values = (0.0, 1.0, 2.0, 3.0, 5.0)
+        if not dtype.startswith("u"):
+            values += (-1.0, -2.0)
+        if dtype.startswith(("float", "bfloat")):
+            values += (0.5, -0.25, 1.5)
+        return self.context.rng.choice(values)
+
+    def type_of(self, node: Node) -> Any:
+        try:
+            dtypes = [self.state.types[child].dtype for child in node.children if node.op != "output"]
+            if not admits(node.op, attribute_values(node, self.state), dtypes):
+                raise Rejected(f"{node.op} does not take {', '.join(dtypes)}")
+            return node_type(node, self.state)
+        except (InferError, Undefined, Unbound) as error:
+            raise Rejected(str(error)) from None
+
+
+def node_type(node: Node, state: State) -> Any:
+    """The type of a node whose operands are typed, a tuple where it has several results.
+
+    Raises InferError, Undefined and Unbound.
+    """
+    attrs = attribute_values(node, state)
+    if node.op == "splat":
+        try:
+            return TensorType(attrs["dtype"], ())
+        except ValueError as error:
+            raise InferError(str(error)) from None
+    if node.op == "output":
+        results = state.types[node.children[0]]
+        if not isinstance(results, tuple) or not 0 <= attrs["index"] < len(results):
+            raise InferError(f"there is no result {attrs['index']}")
+        return results[attrs["index"]]
+    results = infer(node.op, tuple(state.types[child] for child in node.children), attrs)
+    return results if len(results) > 1 else results[0]
