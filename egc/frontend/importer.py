@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -245,4 +246,7 @@ def _identifier(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
     if not plain.strip("_"):
         return ""
+    if keyword.iskeyword(plain):
+        # The text form of a dim is read as a Python expression.
+        return f"{plain}_"
     return plain if not plain[0].isdigit() else f"d{plain}"

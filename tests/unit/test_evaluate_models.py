@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from egc.frontend.importer import Imported, import_model
@@ -31,6 +32,15 @@ def feeds_for(imported: Imported) -> dict[str, np.ndarray]:
         else:
             feeds[port.name] = rng.standard_normal(shape).astype(port.type.dtype)
     return feeds
+
+
+def test_a_dim_named_as_a_keyword_reads_back() -> None:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["in", "lambda"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = onnx.helper.make_node("Neg", ["x"], ["y"])
+    graph = import_model(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [result]))).graph
+    assert str(parse_graph(str(graph))) == str(graph)
+    assert graph.symbols == ("in_", "lambda_")
 
 
 def test_there_are_models() -> None:
