@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from egc.frontend.context import Context, OnnxNode
+from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
 from egc.ir.dims import product
 
@@ -43,6 +43,8 @@ def batch_normalization(ctx: Context, node: OnnxNode) -> Sequence[str]:
     x, scale, bias, running_mean, running_var = (node.required(i) for i in range(5))
     epsilon = float(node.attr("epsilon", 1e-5))
     rank = ctx.rank(x)
+    if not node.attr("spatial", 1) or (node.version < 14 and node.wants(1)):
+        raise NotCompiled("statistics for each activation, or of a batch in the form before opset 14")
     if not node.attr("training_mode", 0):
         return [_affine(ctx, x, scale, bias, running_mean, running_var, epsilon), None, None, None, None]  # type: ignore[list-item]
     axes = [i for i in range(rank) if i != 1]
