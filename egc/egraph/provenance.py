@@ -39,7 +39,8 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A row of a relation: ``args`` are pairs of sort and value; a value of sort T is an e-class."""
+    """A row of a relation: ``args`` are pairs of sort and value; a value of sort T is an e-class, or the term that the
+    rule names there."""
 
     name: str
     args: tuple[tuple[str, Any], ...]
@@ -243,7 +244,12 @@ class _Decoder:
         pattern = self.match.plan.nodes[index]
         if pattern.kind == "fact":
             sorts = self.tables.operators[name].inputs
-            return Fact(name, tuple((k, self.reader.decode(k, v)) for k, v in zip(sorts, inputs, strict=True)))
+            args = tuple((sort, self.reader.decode(sort, v)) for sort, v in zip(sorts, inputs, strict=True))
+            terms = iter(self.args(pattern))
+            named = (next(terms) if sort in ("T", "Multi") else None for sort in sorts)
+            return Fact(
+                name, tuple((s, v) if term is None else (s, term) for (s, v), term in zip(args, named, strict=True))
+            )
         eclass = self.reader.number(self.tables.of(name)[inputs])
         return Term(eclass, self.enode(name, inputs), self.args(pattern))
 

@@ -80,6 +80,8 @@ class TermPrinter:
 
     def value(self, sort: str, value: Any) -> str:
         """A variable's value."""
+        if isinstance(value, Term):
+            return self.term(value)
         if sort in ("T", "Multi"):
             return self.eclass(value)
         if sort == "TVec":
