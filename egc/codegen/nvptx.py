@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 
 from egc.codegen.builder import Builder, Value
 from egc.codegen.evaluate import Evaluator
@@ -86,6 +87,7 @@ class _DeviceWriter:
         packs = {pack.buffer: pack for pack in nest.packs}
         self.memory = DeviceMemory(self.b, self.scalars, kernel, self.storages, packs)
         self.evaluator = Evaluator(self.memory, self.scalars)
+        self.fused = kernel.shared > 0 and len(kernel.stages) > 1
         self.globals: list[str] = []
         self.shared_bytes = 0
         threads = max(stage_threads(nest, i) for i in range(len(kernel.stages)))
@@ -109,15 +111,13 @@ class _DeviceWriter:
         """The whole function."""
         kernel = self.kernel
         self._prologue()
-        self.b.scope(self._shared_stages if kernel.shared else self._separate_stages)
+        self.b.scope(self._shared_stages if self.fused else self._separate_stages)
         if self.shared_bytes > STATIC_SHARED_BYTES:
             raise CompileError(
                 f"the kernel {kernel.name} needs {self.shared_bytes} bytes of shared memory",
                 why=f"a block has {STATIC_SHARED_BYTES}",
             )
-        blocks: Dim = 1
-        for loops in {self._block_loops(i) for i in range(len(kernel.stages))}:
-            blocks = dim_max(blocks, self._blocks(loops))
+        blocks = reduce(dim_max, [product(self._trips(i)) for i in range(len(kernel.stages))])
         declarations = [self.b.declarations[name] for name in sorted(self.b.declarations)]
         attributes = f'nounwind "target-cpu"="{self.target.cpu}" "nvvm.maxntid"="{self.block.threads}"'
         text = "\n".join(
@@ -160,42 +160,40 @@ class _DeviceWriter:
     # Stages.
 
     def _separate_stages(self) -> None:
-        """Stages that share no loops, each with blocks and threads of its own; ordered ones run one after another in the
-        one thread that their nest has."""
+        """Stages that share no loops, each with blocks and threads of its own. Ordered ones have one thread each, the
+        same one, which runs them one after another."""
         for position, stage in enumerate(self.kernel.stages):
-            loops = self.nest.stages[position]
             walk = Walk(self.memory, stage.all_axes)
-            leading = self._block_loops(position)
-            self._in_block(
-                walk, leading, lambda s=stage, n=loops[len(leading) :], w=walk: self._stage(s, n, w)
-            )
+            self._in_block(position, walk, partial(self._own_stage, position, walk))
+
+    def _own_stage(self, position: int, walk: Walk) -> None:
+        inner = self.nest.stages[position][len(self._block_loops(position)) :]
+        self._stage(self.kernel.stages[position], inner, walk)
 
     def _shared_stages(self) -> None:
         """Stages inside shared loops; the threads of a block meet between them."""
-        kernel, nest = self.kernel, self.nest
-        walk = Walk(self.memory, kernel.stages[0].axes[: kernel.shared])
-        leading = self._block_loops(0)
-        inner = nest.shared[len(leading) :]
-
-        def stages() -> None:
-            for axis, state in walk.axes.items():
-                self.memory.aliases[tile_start(axis)] = state.start
-            for position, (stage, own) in enumerate(zip(kernel.stages, nest.stages, strict=True)):
-                if position:
-                    self.block.barrier()
-                own_walk = Walk(self.memory, stage.all_axes)
-                own_walk.axes.update(walk.axes)
-                self._stage(stage, own, own_walk)
-            if inner:
-                self.block.barrier()  # before the next tile writes what this one reads
+        walk = Walk(self.memory, self.kernel.stages[0].axes[: self.kernel.shared])
+        inner = self.nest.shared[len(self._block_loops(0)) :]
 
         def rest(position: int) -> None:
             if position == len(inner):
-                self.b.scope(stages)
+                self.b.scope(lambda: self._stages_of_tile(walk, bool(inner)))
             else:
                 walk.sequential(inner[position], lambda: rest(position + 1))
 
-        self._in_block(walk, leading, lambda: rest(0))
+        self._in_block(0, walk, lambda: rest(0))
+
+    def _stages_of_tile(self, walk: Walk, repeated: bool) -> None:
+        for axis, state in walk.axes.items():
+            self.memory.aliases[tile_start(axis)] = state.start
+        for position, (stage, own) in enumerate(zip(self.kernel.stages, self.nest.stages, strict=True)):
+            if position:
+                self.block.barrier()
+            own_walk = Walk(self.memory, stage.all_axes)
+            own_walk.axes.update(walk.axes)
+            self._stage(stage, own, own_walk)
+        if repeated:
+            self.block.barrier()  # before the next tile writes what this one reads
 
     def _stage(self, stage: Stage, loops: Sequence[Loop], walk: Walk) -> None:
         DeviceStage(stage, loops, walk, self.evaluator, self.block).write()
@@ -203,45 +201,39 @@ class _DeviceWriter:
     # Blocks.
 
     def _block_loops(self, position: int) -> tuple[Loop, ...]:
-        loops = self.nest.shared if self.kernel.shared else self.nest.stages[position]
+        loops = self.nest.shared if self.fused else self.nest.stages[position]
         count = 0
         while count < len(loops) and loops[count].kind == "block":
             count += 1
         return tuple(loops[:count])
 
-    def _blocks(self, loops: Sequence[Loop]) -> Dim:
-        """How many blocks the loops make."""
-        axes = {axis.name: axis for stage in self.kernel.stages for axis in stage.axes}
-        walk = Walk(self.memory, tuple(axes.values()))
-        total: Dim = 1
-        for loop in loops:
-            total = total * walk.axes[loop.axis].trips(loop.step)
+    def _trips(self, position: int) -> list[Dim]:
+        """How many iterations each block loop of a stage has."""
+        walk = Walk(self.memory, self.kernel.stages[position].axes)
+        found: list[Dim] = []
+        for loop in self._block_loops(position):
+            found.append(walk.axes[loop.axis].trips(loop.step))
             walk.axes[loop.axis] = walk.axes[loop.axis].enter(loop.step, 0)
-        return total
+        return found
 
-    def _in_block(self, walk: Walk, loops: Sequence[Loop], body: Callable[[], None]) -> None:
-        """`body` in the blocks that `loops` make, with the axes where the block's number puts them."""
-        total = self._blocks(loops)
+    def _in_block(self, position: int, walk: Walk, body: Callable[[], None]) -> None:
+        """`body` in the blocks of a stage, with the axes where the block's number puts them."""
+        trips = self._trips(position)
+        total = product(trips)
         if total == 0:
             return
 
         def inside() -> list[Value]:
+            counters: list[Dim] = []
             rest = self.number
-            saved = dict(walk.axes)
-            for position in range(len(loops) - 1, -1, -1):
-                loop = loops[position]
-                state = walk.axes[loop.axis]
-                trips = state.trips(loop.step)
-                if trips == 1:
-                    walk.axes[loop.axis] = state.enter(loop.step, 0)
-                    continue
-                own = rest
-                if position:
-                    extent = self.memory.value(trips)
+            for depth in range(len(trips) - 1, -1, -1):
+                own, extent = rest, self.memory.value(trips[depth])
+                if depth and trips[depth] != 1:
                     own, rest = self.b.binary("urem", rest, extent), self.b.binary("udiv", rest, extent)
-                walk.axes[loop.axis] = state.enter(loop.step, walk.counter(own, trips))
+                counters.insert(0, 0 if trips[depth] == 1 else walk.counter(own, trips[depth]))
+            for loop, counter in zip(self._block_loops(position), counters, strict=True):
+                walk.axes[loop.axis] = walk.axes[loop.axis].enter(loop.step, counter)
             body()
-            walk.axes = saved
             return []
 
         self.b.branch(self.b.compare("icmp ult", self.number, self.memory.value(total)), inside)

@@ -47,6 +47,7 @@ class Session:
         artifact: Artifact | str | os.PathLike[str],
         threads: int | None = None,
         device: str | None = None,
+        **options: Any,
     ) -> Session:
         """A session on a GPU is one of a class of its own."""
         if device not in (None, *DEVICES):

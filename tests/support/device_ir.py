@@ -29,6 +29,8 @@ class DeviceOnHost:
 
     def __init__(self, kernel: DeviceKernel) -> None:
         self.kernel = kernel
+        head = next(line for line in kernel.text.splitlines() if line.startswith("define"))
+        self.parameters = [part.split()[0] for part in head.partition("(")[2].split(",")]
         self._here = threading.local()
         self._barrier = threading.Barrier(kernel.threads, timeout=60)
         self._symbols = {
