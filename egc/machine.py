@@ -38,7 +38,8 @@ class Core:
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
     dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
     that is not unrolled; `horizontal` is cycles to combine the lanes of a register; `translate` is cycles
-    for an access to a page not used lately.
+    for an access to a page not used lately; `remainder` is what a cut-off tile costs beyond its share, in
+    tiles; `spare` registers are left to the code generator.
     """
 
     hertz: float
@@ -55,6 +56,7 @@ class Core:
     loop: float
     horizontal: float
     translate: float
+    remainder: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,11 @@ class Machine:
     def lanes(self, itemsize: int) -> int:
         """How many elements of `itemsize` bytes one vector register holds."""
         return max(1, self.core.vector_bits // (8 * itemsize))
+
+    @cached_property
+    def capacities(self) -> tuple[float, ...]:
+        """Bytes of the caches, nearest first."""
+        return (self.l1_bytes, *(level.bytes for level in self.levels[:-1]))
 
     @cached_property
     def peak_flops(self) -> float:

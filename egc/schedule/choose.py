@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel
 from egc.schedule.cells import Cell, Do, For, LoopGraph, Then
-from egc.schedule.states import JOINED, STRAIGHT, Bundle, Extender, State
+from egc.schedule.states import JOINED, STRAIGHT, Bundle, Extender, Footprints, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Chooser:
         self.fronts: dict[int, list[State]] = {}
         self.spans: dict[int, dict[str, int]] = {}
         self.bundles: dict[object, Bundle] = {}
+        self.footprints = Footprints(machine)
 
     def best(self, count: int) -> list[tuple[State, Cost]]:
         """The `count` cheapest nests of the root, cheapest first; ties go to the one with fewer loops."""
@@ -122,7 +123,7 @@ class Chooser:
     def bundle(self, key: object, accesses: tuple[Access, ...]) -> Bundle:
         """The one Bundle of a key."""
         if key not in self.bundles:
-            self.bundles[key] = Bundle(accesses, self.machine, self.spans_of)
+            self.bundles[key] = Bundle(accesses, self.footprints, self.spans_of)
         return self.bundles[key]
 
     def spans_of(self, eclass: int) -> dict[str, int]:

@@ -137,13 +137,14 @@ class FactWriter:
         for axis in inner:
             for size in self.tile_sizes(model, axis):
                 self.add("tile", name[axis], size)
-        if len(rows) > 1 and model.reduction and model.extents[rows[-1]] < max(tiles.unroll):
+        if len(rows) > 1 and model.reduction and 2 * model.extents[rows[-1]] < max(tiles.unroll):
             for size in tiles.outer:
                 if size < model.extents[rows[-2]]:
                     self.add("tile", name[rows[-2]], size)
-        far = [access for access in model.accesses if access.total > self.machine.levels[0].bytes]
-        if model.reduction and len(far) > 1:
-            for axis in {*inner, *vector} & set(model.parallel):
+        # Blocks pay where two operands stream from afar at once.
+        far = [a for a in model.accesses if a.reduced and a.total > self.machine.levels[0].bytes]
+        if len(far) > 1:
+            for axis in sorted({*inner, *vector} & set(model.parallel)):
                 for factor in tiles.block:
                     self.add("block", name[axis], factor)
 

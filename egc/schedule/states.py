@@ -23,15 +23,34 @@ Bytes: TypeAlias = "tuple[float, ...]"  # by access
 STRAIGHT, REDUCING, DONE, JOINED = range(4)
 
 
+class Footprints:
+    """The bytes that accesses touch, each computed once for the spans of the axes that it depends on."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._known: dict[int, tuple[Access, tuple[str, ...], dict[tuple[int, ...], float]]] = {}
+
+    def bytes(self, access: Access, spans: Spans) -> float:
+        """The bytes of whole lines that `access` touches within `spans`."""
+        known = self._known.get(id(access))
+        if known is None:
+            known = self._known[id(access)] = (access, tuple(access.stride), {})
+        _, axes, found = known
+        key = tuple([spans.get(axis, 1) for axis in axes])
+        if key not in found:
+            found[key] = access.bytes(spans, self.machine.line_bytes)
+        return found[key]
+
+
 class Bundle:
     """The accesses of some stages, with what is asked of them again and again: footprints by e-class, and
     which of them an axis moves. `spans_of` gives the positions of every axis inside an e-class.
     """
 
     def __init__(
-        self, accesses: tuple[Access, ...], machine: Machine, spans_of: Callable[[int], Spans]
+        self, accesses: tuple[Access, ...], footprints: Footprints, spans_of: Callable[[int], Spans]
     ) -> None:
-        self.accesses, self.machine, self.spans_of = accesses, machine, spans_of
+        self.accesses, self.footprints, self.spans_of = accesses, footprints, spans_of
         self._shapes: dict[int, Shape] = {}
         self._moved: dict[str, tuple[bool, ...]] = {}
 
@@ -39,7 +58,7 @@ class Bundle:
         """The footprint of an e-class."""
         found = self._shapes.get(eclass)
         if found is None:
-            found = self._shapes[eclass] = Shape(self.spans_of(eclass), self.accesses, self.machine)
+            found = self._shapes[eclass] = Shape(self.spans_of(eclass), self.accesses, self.footprints)
         return found
 
     def moved(self, axis: str) -> tuple[bool, ...]:
@@ -57,15 +76,14 @@ class Shape:
 
     __slots__ = ("bytes", "fits", "spans")
 
-    def __init__(self, spans: Spans, accesses: tuple[Access, ...], machine: Machine) -> None:
+    def __init__(self, spans: Spans, accesses: tuple[Access, ...], footprints: Footprints) -> None:
         self.spans = spans
-        self.bytes = tuple(access.bytes(spans, machine.line_bytes) for access in accesses)
+        self.bytes = tuple([footprints.bytes(access, spans) for access in accesses])
         whole: dict[str, float] = {}
         for access, touched in zip(accesses, self.bytes, strict=True):
             whole[access.buffer] = max(whole.get(access.buffer, 0.0), touched)
         total = sum(whole.values())
-        capacities = (machine.l1_bytes, *(level.bytes for level in machine.levels[:-1]))
-        self.fits = tuple(total <= capacity for capacity in capacities)
+        self.fits = tuple([total <= capacity for capacity in footprints.machine.capacities])
 
 
 @dataclass(slots=True)
@@ -245,4 +263,4 @@ class Extender:
             core = self.machine.core
             if state.phase == REDUCING or state.partials:
                 part = max(part, min(1.0, core.latency * core.fma / max(state.partials, 1.0)))
-        return whole + part
+        return whole + part + self.machine.core.remainder
