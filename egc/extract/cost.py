@@ -78,7 +78,9 @@ class CostModel:
             # Not quite free: a shorter program is better where nothing else differs.
             return NodeCost(launch=rates.launch * 0.01)
         if enode.op == "transpose":
-            return NodeCost(conversion=2 * self.bytes(eclass) / rates.conversion_bandwidth, launch=rates.launch)
+            return NodeCost(
+                conversion=2 * self.bytes(eclass) / rates.conversion_bandwidth, launch=rates.launch
+            )
         if enode.op == "cast":
             return NodeCost(self.size(eclass) / rates.vector_ops, 0.0, 0.0, rates.launch * 0.05)
         if enode.op == "map":
