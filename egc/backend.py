@@ -12,8 +12,10 @@ for them, once for each set of values.
 
 from __future__ import annotations
 
+import atexit
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,9 +23,12 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
+from egc.codegen.jobs import Workshop
+from egc.compiler import Options, compile_model
 from egc.errors import BadInput, InputError
 from egc.frontend.importer import import_model
 from egc.frontend.structural import structural_inputs
+from egc.runtime.session import Session
 
 # How many sets of values a representation keeps programs for.
 _MAX_PROGRAMS = 16
@@ -48,9 +53,16 @@ class Compile(Protocol):
 
 
 def _compile(model: ModelProto, *, values: Mapping[str, np.ndarray]) -> Executable:
-    import egc
+    compiled = compile_model(model, Options(values=values), _workshop())
+    return Session(compiled.artifact())
 
-    return egc.compile(model, values=values)
+
+@lru_cache(maxsize=1)
+def _workshop() -> Workshop:
+    """The workers that compile every model of this backend: test suites compile thousands of small ones."""
+    workshop = Workshop().__enter__()
+    atexit.register(workshop.close)
+    return workshop
 
 
 class EgcRep(BackendRep):

@@ -1,13 +1,14 @@
 """The whole way from a model to a program, one plain function after another.
 
-Every stage's value is kept in :class:`Compiled`, so that `egc optimize --emit`, `egc explain` and tests can look at it.
+Every stage's value is kept in :class:`Compiled`, so that `egc optimize --emit`, `egc explain` and tests can look
+at it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ class Compiled:
 
     def artifact(self) -> Artifact:
         """The artifact without a file."""
-        return artifact_in_memory(self.program.manifest, self.program.code, self.program.constants, self.record)
+        return artifact_in_memory(
+            self.program.manifest, self.program.code, self.program.constants, self.record
+        )
 
 
 class _Clock:
@@ -103,18 +106,25 @@ class _Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def compile_model(source: Source, options: Options | None = None) -> Compiled:
-    """Compile a model (a path, bytes or a ModelProto); errors are EgcError."""
+def compile_model(
+    source: Source, options: Options | None = None, workshop: Workshop | None = None
+) -> Compiled:
+    """Compile a model (a path, bytes or a ModelProto); errors are EgcError.
+
+    Whoever compiles many models gives one ``workshop`` for all of them, and closes it.
+    """
     options = options or Options()
     if options.target not in ("cpu", "gpu"):
         raise UsageError(f"unknown target {options.target!r}", hint="--target cpu or --target gpu")
     clock = _Clock()
     target, machine = _target(options)
-    with Workshop() as workshop:  # worker processes start now, while this one reads the model
+    # Worker processes start now, while this one reads the model.
+    with nullcontext(workshop) if workshop else Workshop() as workshop:
         with clock("rules"):
             book = load_rules(disabled=options.disable_rules, accuracy=options.accuracy, extra=options.rules)
         with clock("import"):
             imported = import_model(source, options.shapes, options.values)
+        workshop.warm(len(imported.graph.nodes))
         with clock("saturate"):
             snapshot = saturate(imported.graph, book, Budget(seconds=options.time_budget * _SATURATION_SHARE))
         with clock("extract"):
@@ -166,7 +176,8 @@ def build_cpu(
     kernels, runtime = workshop.build(distinct_kernels(calls), machine, target)
     linked = link([*runtime.always, *(k.object for k in kernels.values())], runtime.library)
     compiled = {
-        name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes) for name, kernel in kernels.items()
+        name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes)
+        for name, kernel in kernels.items()
     }
     return kernels, assemble(imported, graph, calls, compiled, linked, target, threads)
 

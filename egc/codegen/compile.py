@@ -46,6 +46,11 @@ def compile_nest(nest: Nest, target: Target) -> CompiledKernel:
     return CompiledKernel(emitted.name, compile_module(emitted.text, target), emitted.scratch_bytes)
 
 
+def llvm_version() -> tuple[int, ...]:
+    """The version of LLVM that generates the code."""
+    return tuple(_llvm().llvm_version_info)
+
+
 @lru_cache(maxsize=1)
 def _llvm() -> Any:
     import llvmlite.binding as llvm

@@ -23,6 +23,7 @@ from egc.ir.graph import Graph
 from egc.ir.infer import InferError, infer
 from egc.ir.types import TensorType
 from egc.rules import RuleBook
+from egc.rules.bindings import egglog_bindings
 from egc.rules.emit import Emitter
 
 PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -75,13 +76,11 @@ class _Run:
     def __init__(
         self, graph: Graph, book: RuleBook, budget: Budget, phases: tuple[tuple[str, tuple[str, ...]], ...]
     ) -> None:
-        from egglog import bindings
-
         self.graph = graph
         self.phases = phases
         self.book = book.only({FACTS, *(name for _, names in phases for name in names)})
         self.budget = budget
-        self.bindings = bindings
+        self.bindings = bindings = egglog_bindings()
         self.egraph = bindings.EGraph()
         self.terms = Terms(bindings)
         self.started = time.perf_counter()
@@ -134,7 +133,9 @@ class _Run:
     def iterate(self, ruleset: str) -> bool:
         """One iteration of a ruleset; whether it changed anything."""
         outputs = self.command(*self.parse(f"(run {ruleset} 1)"))
-        return any(getattr(output, "report", None) is not None and output.report.updated for output in outputs)
+        return any(
+            getattr(output, "report", None) is not None and output.report.updated for output in outputs
+        )
 
     def facts(self) -> None:
         for _ in range(self.budget.rounds):
@@ -197,7 +198,9 @@ class _Run:
 
 def _types(reader: Reader) -> dict[int, TensorType]:
     """The types that the tables ``shape`` and ``dtype`` state."""
-    dtypes = {reader.number(row.inputs[0]): reader.decode("String", row.output) for row in reader.rows("dtype")}
+    dtypes = {
+        reader.number(row.inputs[0]): reader.decode("String", row.output) for row in reader.rows("dtype")
+    }
     types: dict[int, TensorType] = {}
     for row in reader.rows("shape"):
         eclass = reader.number(row.inputs[0])
@@ -206,9 +209,7 @@ def _types(reader: Reader) -> dict[int, TensorType]:
     return types
 
 
-def infer_types(
-    classes: dict[int, Any], known: dict[int, TensorType]
-) -> dict[int, TensorType]:
+def infer_types(classes: dict[int, Any], known: dict[int, TensorType]) -> dict[int, TensorType]:
     """``known`` completed for every e-class that has an e-node over typed e-classes."""
     types = dict(known)
     waiting = [eclass for eclass in classes if eclass not in types]
@@ -271,7 +272,9 @@ class _Namer:
         terms = self.terms
         match enode.op:
             case "splat":
-                return terms.call("Splat", terms.literal(enode.attr("dtype")), terms.literal(enode.attr("value")))
+                return terms.call(
+                    "Splat", terms.literal(enode.attr("dtype")), terms.literal(enode.attr("value"))
+                )
             case "const" | "input" | "output" | "host" | "topk":
                 return None
         constructor = constructor_of(enode.op, len(enode.children))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,10 @@ def load_rules(
     """
     if accuracy not in ACCURACIES:
         raise UsageError(f"unknown accuracy `{accuracy}`", hint=f"one of: {', '.join(ACCURACIES)}")
-    loaded = read_rules([*(shipped_rules() if paths is None else paths), *extra])
+    if paths is None and not extra:
+        loaded = _shipped()
+    else:
+        loaded = read_rules([*(shipped_rules() if paths is None else paths), *extra])
     if loaded.errors:
         raise RuleFileError(loaded.errors)
     disabled = set(disabled)
@@ -109,6 +113,12 @@ def load_rules(
             admitted.append(rule)
     warnings = tuple(d for d in loaded.diagnostics if d.warning)
     return RuleBook(tuple(loaded.declarations), tuple(admitted), left_out, loaded.environment, warnings)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Loaded:
+    """The shipped rules, read once in a process: nobody changes what was loaded."""
+    return read_rules(shipped_rules())
 
 
 def read_rules(paths: Sequence[Path]) -> Loaded:

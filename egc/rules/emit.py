@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from egc.rules import syntax as s
+from egc.rules.bindings import egglog_bindings
 from egc.rules.provenance import recording
 from egc.rules.rule import Rule
 
@@ -19,9 +20,7 @@ class Emitter:
     """Translates syntax nodes. Making one imports egglog."""
 
     def __init__(self) -> None:
-        from egglog import bindings
-
-        self._eg: Any = bindings
+        self._eg: Any = egglog_bindings()
         self.span: Any = None
         self._locate("egc", "")
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egc.rules import syntax as s
+from egc.rules.bindings import egglog_bindings
 from egc.rules.book import Loaded
 from egc.rules.diagnostics import Diagnostic, RuleFileError, once
 from egc.rules.emit import Emitter
@@ -139,9 +140,7 @@ class _Runner:
     """Runs examples, each in an e-graph of its own."""
 
     def __init__(self, loaded: Loaded) -> None:
-        from egglog import bindings
-
-        self._eg = bindings
+        self._eg = egglog_bindings()
         self._emitter = Emitter()
         self._rulesets = list(loaded.environment.rulesets)
         self._program = self._emitter.program(loaded.declarations, loaded.rules, provenance=False)

@@ -3,6 +3,6 @@ out.
 """
 
 from egc.schedule.choose import Cost
-from egc.schedule.scheduler import Scheduled, predict, schedule
+from egc.schedule.scheduler import Scheduled, predict, prepare, schedule
 
-__all__ = ["Cost", "Scheduled", "predict", "schedule"]
+__all__ = ["Cost", "Scheduled", "predict", "prepare", "schedule"]

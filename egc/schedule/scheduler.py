@@ -193,6 +193,11 @@ class _Book:
         return isinstance(other, _Book) and self.book is other.book
 
 
+def prepare() -> None:
+    """Make the loop e-graph that all kernels share, which the first of them would otherwise wait for."""
+    _saturator(_Book(shipped_loop_rules()))
+
+
 @lru_cache(maxsize=4)
 def _saturator(key: _Book) -> Saturator:
     return Saturator(key.book)

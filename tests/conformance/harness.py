@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +29,7 @@ import numpy as np
 
 DEFAULT_BACKEND = "tests.conformance.harness:evaluate_graph"
 TIMEOUT = 60.0
+BATCH = 240  # tests of one process: the first one waits 2 s for imports
 # What these compute is random: no output of theirs can be compared.
 RANDOM = frozenset(
     {"Bernoulli", "RandomNormalLike", "RandomUniformLike", "RandomNormal", "RandomUniform", "Multinomial"}
@@ -187,16 +190,21 @@ def _compare_arrays(result: np.ndarray, reference: np.ndarray, rtol: float, atol
 
 
 def run(
-    names: Sequence[str], backend: str = DEFAULT_BACKEND, timeout: float = TIMEOUT, batch: int = 500
+    names: Sequence[str], backend: str = DEFAULT_BACKEND, timeout: float = TIMEOUT, jobs: int | None = None
 ) -> list[Result]:
-    """The results of node tests; each batch in one subprocess, begun anew after a crash or a time-out."""
+    """The results of node tests in order, from ``jobs`` processes at a time (as many as there are cores)."""
+    jobs = jobs or len(os.sched_getaffinity(0))
+    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = pool.map(lambda batch: _whole_batch(batch, backend, timeout), batches)
+        return [result for part in parts for result in part]
+
+
+def _whole_batch(names: Sequence[str], backend: str, timeout: float) -> list[Result]:
+    """The results of a batch; a process that crashed or hung over a test is followed by one for the rest."""
     results: list[Result] = []
-    waiting = list(names)
-    while waiting:
-        part = waiting[:batch]
-        done = list(_batch(part, backend, timeout))
-        results += done
-        waiting = waiting[len(done) :]
+    while len(results) < len(names):
+        results += _batch(names[len(results) :], backend, timeout)
     return results
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from egc.cache import folder as cache_folder
 from egc.rules import cache
 from egc.rules import syntax as s
 from egc.rules.reader import read, read_file
@@ -14,7 +15,7 @@ TEXT = ";; class: exact\n(ruleset a)\n"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache.folder()
+    return cache_folder("rules")
 
 
 def readings(source: s.Source, times: int = 2) -> tuple[list[s.RuleFile], int]:

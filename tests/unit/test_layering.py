@@ -9,7 +9,7 @@ import sys
 import pytest
 
 # Each costs tens of milliseconds and tens of megabytes, which a process that only runs a model need not pay.
-COMPILER_ONLY = {"egglog", "lark", "llvmlite", "onnx", "highspy", "rich"}
+COMPILER_ONLY = {"egglog", "egglog.bindings", "lark", "llvmlite", "onnx", "highspy", "rich"}
 STAGES = {"frontend", "rules", "egraph", "extract", "kernels", "schedule", "codegen", "explain", "cli"}
 
 

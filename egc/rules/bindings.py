@@ -1,0 +1,31 @@
+"""egglog's engine without egglog's Python package.
+
+`egglog.bindings` is the engine, one extension module; importing it by name runs the package around it first,
+a language embedded in Python that egc does not use. The package takes 0.17 s to import, the extension 0.01 s.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import lru_cache
+from importlib.machinery import PathFinder
+from types import ModuleType
+
+NAME = "egglog.bindings"
+
+
+@lru_cache(maxsize=1)
+def egglog_bindings() -> ModuleType:
+    """The module `egglog.bindings`. Raises ImportError where egglog is not installed."""
+    if NAME in sys.modules:
+        return sys.modules[NAME]
+    package = importlib.util.find_spec("egglog")
+    spec = PathFinder.find_spec(NAME, package.submodule_search_locations) if package else None
+    if spec is None or spec.loader is None:
+        raise ImportError("egglog is not installed, or lacks its extension module", name=NAME)
+    module = importlib.util.module_from_spec(spec)
+    # Under its own name: the extension must not be loaded twice, should the package be imported later.
+    sys.modules[NAME] = module
+    spec.loader.exec_module(module)
+    return module
