@@ -53,6 +53,7 @@ class BuiltDevice:
     blocks: Dim
     threads: int
     shared_bytes: int
+    scratch_bytes: Dim
     seconds: float
 
     @property
@@ -79,7 +80,14 @@ def build_device(
         return error
     seconds = perf_counter() - started
     return BuiltDevice(
-        scheduled, device.name, ptx, device.blocks, device.threads, device.shared_bytes, seconds
+        scheduled,
+        device.name,
+        ptx,
+        device.blocks,
+        device.threads,
+        device.shared_bytes,
+        device.scratch_bytes,
+        seconds,
     )
 
 
@@ -106,7 +114,8 @@ def build_gpu(
 def gpu_code(devices: Mapping[str, BuiltDevice], target: Target) -> GpuCode:
     """All functions as one PTX module, with their launches and nests."""
     launches = {
-        d.symbol: Launch(_text(d.blocks), d.threads, d.shared_bytes, str(d.nest)) for d in devices.values()
+        d.symbol: Launch(_text(d.blocks), d.threads, d.shared_bytes, _text(d.scratch_bytes), str(d.nest))
+        for d in devices.values()
     }
     return GpuCode(target.arch, join_ptx([d.ptx for d in devices.values()]), launches)
 

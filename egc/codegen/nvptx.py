@@ -1,7 +1,7 @@
 """A loop nest mapped to a GPU in, the LLVM IR of one device function out, and how it is launched.
 
-The function is `void NAME(ptr buffer…, i64 dim…)`: the kernel's parameters, then the values of its symbolic dims, in
-order. It is written by the machinery that writes CPU code; what differs is what its loops become. The iterations of
+The function is `void NAME(ptr buffer…, i64 dim…, ptr scratch)`: the kernel's parameters, the values of its symbolic dims, in
+order, and memory of which block i owns `scratch_bytes` bytes from `i * scratch_bytes`. It is written by the machinery that writes CPU code; what differs is what its loops become. The iterations of
 `block` loops are the blocks of the grid, those of `thread` loops the threads of a block (several loops of a kind form one
 index space, the innermost loop fastest), and a local buffer that threads share lies in the block's shared memory, with a
 barrier between the stages that write and read it.
@@ -30,23 +30,26 @@ from egc.ir.types import itemsize
 
 # What every block may declare without asking the driver for more (CUDA C++ Programming Guide, section 20.7).
 STATIC_SHARED_BYTES = 48 << 10
+BLOCK_THREADS = 1024  # CUDA C++ Programming Guide, table of technical specifications
 _ALIGNMENT = 64  # of every buffer that the runtime passes
+_WIDEST = 16  # bytes of shared memory a thread: partial results of two types
 
 
 @dataclass(frozen=True)
 class DeviceKernel:
     """A device function as LLVM IR: `declarations` once a module, `text` its definition. It is launched with `blocks` blocks (a
-    dim over the kernel's symbols) of `threads` threads; a block uses `shared_bytes` of shared memory."""
+    dim over the kernel's symbols) of `threads` threads; a block uses `shared_bytes` of shared memory and `scratch_bytes` (a dim) of the scratch memory."""
 
     name: str
     text: str
     blocks: Dim
     threads: int
     shared_bytes: int
+    scratch_bytes: Dim
 
 
 def emit_device(nest: Nest, target: Target) -> DeviceKernel:
-    """The device function of `nest`. CompileError where a block's local buffers do not fit its shared memory."""
+    """The device function of `nest`; NestError for a nest that breaks the form, CompileError for what has no code."""
     check_nest(nest)
     return _DeviceWriter(nest, target).write()
 
@@ -90,7 +93,13 @@ class _DeviceWriter:
         self.fused = kernel.shared > 0 and len(kernel.stages) > 1
         self.globals: list[str] = []
         self.shared_bytes = 0
+        self.scratch_bytes: Dim = 0
         threads = max(stage_threads(nest, i) for i in range(len(kernel.stages)))
+        if threads > BLOCK_THREADS:
+            raise CompileError(
+                f"the kernel {kernel.name} has {threads} threads in a block",
+                why=f"there can be {BLOCK_THREADS}",
+            )
         self.number = self._register("ctaid")
         self.block = Block(self.b, self.memory, self._register("tid"), threads, self._shared_array)
 
@@ -112,11 +121,6 @@ class _DeviceWriter:
         kernel = self.kernel
         self._prologue()
         self.b.scope(self._shared_stages if self.fused else self._separate_stages)
-        if self.shared_bytes > STATIC_SHARED_BYTES:
-            raise CompileError(
-                f"the kernel {kernel.name} needs {self.shared_bytes} bytes of shared memory",
-                why=f"a block has {STATIC_SHARED_BYTES}",
-            )
         blocks = reduce(dim_max, [product(self._trips(i)) for i in range(len(kernel.stages))])
         declarations = [self.b.declarations[name] for name in sorted(self.b.declarations)]
         attributes = f'nounwind "target-cpu"="{self.target.cpu}" "nvvm.maxntid"="{self.block.threads}"'
@@ -130,7 +134,9 @@ class _DeviceWriter:
                 f"attributes #0 = {{ {attributes} }}\n",
             ]
         )
-        return DeviceKernel(kernel.name, text, blocks, self.block.threads, self.shared_bytes)
+        return DeviceKernel(
+            kernel.name, text, blocks, self.block.threads, self.shared_bytes, self.scratch_bytes
+        )
 
     def _parameters(self) -> list[str]:
         # Loads through `noalias readonly` pointers go through the read-only cache.
@@ -138,7 +144,8 @@ class _DeviceWriter:
             f"ptr {'noalias readonly ' if buffer.role == 'in' else ''}align {_ALIGNMENT} %b{i}"
             for i, buffer in enumerate(self.kernel.params)
         ]
-        return found + [f"i64 %d{i}" for i in range(len(self.kernel.symbols))]
+        dims = [f"i64 %d{i}" for i in range(len(self.kernel.symbols))]
+        return [*found, *dims, f"ptr align {_ALIGNMENT} %scratch"]
 
     def _prologue(self) -> None:
         memory = self.memory
@@ -146,16 +153,26 @@ class _DeviceWriter:
             memory.values[name] = Value(f"%d{i}", "i64")
         for i, buffer in enumerate(self.kernel.params):
             memory.pointers[buffer.name] = Value(f"%b{i}", "ptr")
+        self._place_locals()
+
+    def _place_locals(self) -> None:
+        """Local buffers lie in shared memory as far as it reaches; those too large, or of a size that only a run knows, lie
+        in the block's part of the scratch memory."""
+        b, memory = self.b, self.memory
+        outside: list[tuple[str, Dim]] = []
+        room = STATIC_SHARED_BYTES - _WIDEST * self.block.threads  # partial results of a reduction need some
         for buffer in self.kernel.locals:
             count = product(self.storages[buffer.name].shape)
-            if not isinstance(count, int):
-                raise CompileError(
-                    f"the kernel {self.kernel.name} needs {count} elements of shared memory",
-                    why="their number is not known when compiling",
-                    hint="fix the dims with --shape",
-                )
             elem, size = memory_type(buffer.type.dtype), itemsize(buffer.type.dtype)
-            memory.pointers[buffer.name] = self._shared_array(buffer.name, max(count, 1), elem, count * size)
+            if isinstance(count, int) and self.shared_bytes + count * size <= room:
+                shared = self._shared_array(buffer.name, max(count, 1), elem, count * size)
+                memory.pointers[buffer.name] = shared
+            else:
+                outside.append((buffer.name, self.scratch_bytes))
+                self.scratch_bytes = self.scratch_bytes + ceildiv(count * size, _ALIGNMENT) * _ALIGNMENT
+        for name, offset in outside:
+            start = b.add(b.mul(self.number, memory.value(self.scratch_bytes)), memory.value(offset))
+            memory.pointers[name] = b.pure(f"getelementptr i8, ptr %scratch, {start}", "ptr", 1, start)
 
     # Stages.
 

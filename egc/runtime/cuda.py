@@ -128,15 +128,18 @@ class DevicePlan:
         manifest = self.manifest = device.manifest
         self.shapes = [tuple(value_of(d, env) for d in buffer.shape) for buffer in manifest.buffers]
         self.dtypes = [numpy_dtype(buffer.dtype) for buffer in manifest.buffers]
+        kernels = [step for step in manifest.steps if isinstance(step, KernelStep)]
+        scratch = max((self._scratch_bytes(step, env) for step in kernels), default=0)
         offsets, total = _layout(manifest, [self.nbytes(i) for i in range(len(manifest.buffers))])
-        self.memory = self.driver.allocate(total)
+        self.memory = self.driver.allocate(total + scratch)
+        self.scratch = self.memory + total  # steps run one after another and share it
         self.addresses = [
             device.constants + (buffer.offset or 0)
             if buffer.where == "constant"
             else self.memory + offsets.get(i, 0)
             for i, buffer in enumerate(manifest.buffers)
         ]
-        self.steps = [self._step(step, env) for step in manifest.steps if isinstance(step, KernelStep)]
+        self.steps = [self._step(step, env) for step in kernels]
         self.driver.begin_capture(device.stream)
         for launch in self.steps:
             launch()
@@ -146,6 +149,10 @@ class DevicePlan:
         """The size of a buffer."""
         return math.prod(self.shapes[buffer]) * self.dtypes[buffer].itemsize
 
+    def _scratch_bytes(self, step: KernelStep, env: Mapping[str, int]) -> int:
+        launch = self.device.launches[step.symbol]
+        return value_of(launch.blocks, env) * value_of(launch.scratch_bytes, env)
+
     def _step(self, step: KernelStep, env: Mapping[str, int]) -> Callable[[], None]:
         """The launch of one step."""
         launch = self.device.launches[step.symbol]
@@ -154,7 +161,7 @@ class DevicePlan:
         if blocks > _MAX_BLOCKS:
             raise DeviceError(f"{step.label} has {blocks} blocks", why=f"a launch has at most {_MAX_BLOCKS}")
         arguments = [self.addresses[self.manifest.root(buffer)] for buffer in step.arguments]
-        arguments += [value_of(dim, env) for dim in step.dims]
+        arguments += [*(value_of(dim, env) for dim in step.dims), self.scratch]
 
         def run() -> None:
             if blocks:  # over an empty tensor there is nothing to do

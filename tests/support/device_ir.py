@@ -30,7 +30,7 @@ class DeviceOnHost:
     def __init__(self, kernel: DeviceKernel) -> None:
         self.kernel = kernel
         head = next(line for line in kernel.text.splitlines() if line.startswith("define"))
-        self.parameters = [part.split()[0] for part in head.partition("(")[2].split(",")]
+        self.parameters = head.count("%")
         self._here = threading.local()
         self._barrier = threading.Barrier(kernel.threads, timeout=60)
         self._symbols = {
@@ -54,10 +54,9 @@ class DeviceOnHost:
         self.barriers += 1
         self._barrier.wait()
 
-    def launch(self, pointers: list[int], dims: list[int], blocks: int) -> None:
-        """Every block, its threads at once."""
-        types = [ctypes.c_void_p] * len(pointers) + [ctypes.c_int64] * len(dims)
-        function = ctypes.CFUNCTYPE(None, *types)(self._address)
+    def launch(self, words: list[int], blocks: int) -> None:
+        """Every block, its threads at once; the arguments are addresses and dims."""
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(words))(self._address)
         failures: list[BaseException] = []
 
         def live(tid: int) -> None:
@@ -65,7 +64,7 @@ class DeviceOnHost:
             try:
                 for block in range(blocks):
                     self._here.block = block
-                    function(*pointers, *dims)
+                    function(*words)
                     self._barrier.wait()
             except BaseException as error:
                 failures.append(error)
@@ -114,7 +113,9 @@ def run_device(
         arrays[buffer.name][...] = content
     host = DeviceOnHost(kernel)
     blocks = evaluate(kernel.blocks, dims)
-    host.launch([a.ctypes.data for a in arrays.values()], [dims[s] for s in nest.kernel.symbols], blocks)
+    scratch = np.full(blocks * evaluate(kernel.scratch_bytes, dims) + 64, 0xA5, np.uint8)
+    words = [a.ctypes.data for a in arrays.values()] + [dims[s] for s in nest.kernel.symbols]
+    host.launch([*words, -(-scratch.ctypes.data // 64) * 64], blocks)
     for name, raw in memory.items():
         start = arrays[name].ctypes.data - raw.ctypes.data
         edges = np.concatenate([raw[:start], raw[start + arrays[name].nbytes :]])

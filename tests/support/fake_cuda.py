@@ -187,11 +187,9 @@ class FakeCuda:
         host: DeviceOnHost = self.objects[function]
         if x < 1 or (y, z, ty, tz) != (1, 1, 1, 1) or tx != host.kernel.threads:
             return ERROR_INVALID_VALUE
-        types = host.parameters
         # The driver copies the arguments before it returns.
-        words = [ctypes.c_int64.from_address(arguments[i]).value for i in range(len(types))]
-        pointers = sum(kind == "ptr" for kind in types)
-        self._work(lambda: host.launch(words[:pointers], words[pointers:], x))
+        words = [ctypes.c_int64.from_address(arguments[i]).value for i in range(host.parameters)]
+        self._work(lambda: host.launch(words, x))
         return None
 
     # Events.

@@ -102,9 +102,10 @@ for i step 1 block
   for k step 32 seq
     for k step 1 thread
       do s2
-  for j step 3 thread
-    for j step 1 unroll
-      do s3
+  for j step 96 seq
+    for j step 3 thread
+      for j step 1 unroll
+        do s3
 """
 SUM = """
 kernel total(in x: DTYPE[3, N], out y: DTYPE[3]) {
@@ -202,10 +203,26 @@ def test_shared_memory_holds_one_row_and_one_partial_result_a_thread() -> None:
     assert emit_device(parse_nest(SOFTMAX), TARGET).shared_bytes == 16 + 320 + 16 + 32 * 4
 
 
-def test_local_buffers_that_no_block_can_hold_are_refused() -> None:
-    text = SOFTMAX.replace("77", "20000")
-    with pytest.raises(CompileError, match="shared memory"):
-        emit_device(parse_nest(text), TARGET)
+def test_local_buffers_that_shared_memory_cannot_hold_lie_outside() -> None:
+    text = SOFTMAX.replace("77", "12500")
+    device = emit_device(parse_nest(text), TARGET)
+    # On 64 bytes each, a row of floats; t still fits the 48 KiB of shared memory.
+    assert (device.scratch_bytes, device.shared_bytes) == (50048, 16 + 16 + 32 * 4)
+    check(text)
+
+
+def test_local_buffers_of_unknown_extent_lie_outside() -> None:
+    text = SOFTMAX.replace("77", "n").replace(":5", ":m").replace("[5", "[m")
+    device = emit_device(parse_nest(text), TARGET)
+    assert str(device.scratch_bytes) == "64*floordiv(4*n + 63, 64)" and device.threads == 32
+    check(text, {"n": 77, "m": 5})
+
+
+def test_a_block_has_at_most_1024_threads() -> None:
+    text = SUM.replace("DTYPE", "float32").replace("FN", "add").replace("N", "9000")
+    emit_device(parse_nest(text.replace("step 8", "step 1024")), TARGET)
+    with pytest.raises(CompileError, match="2048 threads"):
+        emit_device(parse_nest(text.replace("step 8", "step 2048")), TARGET)
 
 
 def test_the_threads_of_a_block_are_counted_when_compiling() -> None:
