@@ -40,9 +40,11 @@ class NodeCost:
 
 # Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous vector axis for
 # its channels, so its register tile starves.
-_EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.5}
+_EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.9}
 # Testing every tap against the border costs about as much as the tap.
 _GUARDED = 0.5
+# Vector instructions for an element of a softmax: exp is most of them.
+_SOFTMAX_WORK = 15.0
 _FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
 _LEAVES = frozenset({"input", "const", "splat"})
 
@@ -88,7 +90,10 @@ class CostModel:
             return NodeCost(compute, 0.0, 0.0, rates.launch * 0.05)
         if (flops := self.flops(eclass, enode)) is not None:
             efficiency = _EFFICIENCY[enode.op] * (_GUARDED if self.is_guarded(enode) else 1.0)
-            return NodeCost(flops / (rates.flops * efficiency), traffic, 0.0, rates.launch)
+            compute = flops / (rates.flops * efficiency)
+            if enode.op == "attention":
+                compute += _SOFTMAX_WORK * flops / (4.0 * self.head(enode)) / rates.vector_ops
+            return NodeCost(compute, traffic, 0.0, rates.launch)
         return NodeCost(self.work(eclass, enode) / rates.vector_ops, traffic, 0.0, rates.launch)
 
     def is_guarded(self, enode: ENode) -> bool:
@@ -119,6 +124,10 @@ class CostModel:
                 return 4.0 * elements(q) * _extent(k.shape[-2])
         return None
 
+    def head(self, enode: ENode) -> int:
+        """The extent of the features that an attention's queries and keys share."""
+        return max(1, _extent(self.snapshot.types[enode.children[0]].shape[-1]))
+
     def work(self, eclass: int, enode: ENode) -> float:
         """Vector-lane operations of an operator that is not a contraction."""
         operand = max((self.size(child) for child in enode.children), default=1)
@@ -126,7 +135,7 @@ class CostModel:
             case "pool":
                 return float(self.size(eclass) * elements(TensorType("bool", enode.attr("window"))))
             case "softmax":
-                return 15.0 * operand
+                return _SOFTMAX_WORK * operand
             case "layer_norm" | "rms_norm":
                 return 6.0 * operand
         return float(max(operand, self.size(eclass)))

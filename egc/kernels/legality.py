@@ -8,10 +8,12 @@ from egc.ir.dims import Dim
 from egc.ir.graph import Graph, Node
 from egc.ir.ops import VIEWS
 from egc.ir.scalar import FUNCTIONS
+from egc.ir.types import itemsize
 from egc.kernels.lower import SCATTERS, can_lower
 from egc.kernels.reductions import REDUCTIONS
 from egc.kernels.rows import ROWWISE
 
+_LANE_BYTES = 4
 Legal = Mapping[tuple[str, str], str]
 CONTRACTIONS = frozenset({"matmul", "conv", "conv_channels_last"})
 MAPS = frozenset({"map", "cast"})
@@ -42,6 +44,14 @@ def flops(node: Node) -> int:
     return FUNCTIONS[str(node.attr("fn"))].flops if node.op == "map" else int(node.op in MAPS | GATHERS)
 
 
+def work(node: Node, graph: Graph) -> int:
+    """Like ``flops``, in instructions on 4-byte lanes: 8-byte elements take two, and their conversions three."""
+    widest = max((itemsize(graph.types[name].dtype) for name in (*node.inputs, *node.outputs)), default=4)
+    if widest <= _LANE_BYTES:
+        return flops(node)
+    return flops(node) * (3 if node.op == "cast" else 2)
+
+
 def estimate(dim: Dim, typical: int = 64) -> int:
     """A size as a number, symbols standing for a typical extent: good enough to weigh traffic."""
     from egc.ir.dims import DimError, evaluate, symbols_of
@@ -61,4 +71,5 @@ __all__ = [
     "estimate",
     "flops",
     "structurally_legal",
+    "work",
 ]

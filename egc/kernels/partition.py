@@ -9,6 +9,9 @@ inlined into all readers or none:
     saved   the tensor's write, and each reader's read of it
     paid    each reader's reads of the inlined value's own operands, and arithmetic for elements computed more
             than once: for a second reader, a broadcast, an overlapping window, tiles of a product
+
+A reader that broadcasts a value computes each of its elements many times, in lanes as few as the widest dtype on
+the way allows: arithmetic that costs more than a kernel's launch is done once, in a kernel of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from egc.ir.dims import product
 from egc.ir.graph import Graph, Node
 from egc.ir.ops import VIEWS
 from egc.ir.types import itemsize
@@ -32,6 +36,7 @@ from egc.kernels.legality import (
     Legal,
     estimate,
     flops,
+    work,
 )
 from egc.kernels.lower import SCATTERS, can_lower, lower
 from egc.kernels.merging import merged
@@ -39,6 +44,7 @@ from egc.kernels.reductions import REDUCTIONS
 from egc.kernels.rows import ROWWISE
 
 _CHEAP = 4  # instructions an element that cost no more than reading the element back from a cache would
+_LAUNCH = 16_384  # lane instructions that cost as much as a kernel's launch
 _LARGEST = 200  # nodes of an expression: an inlined value that is read twice is written out twice
 
 
@@ -49,6 +55,7 @@ class _Cone:
     anchor: Node | None = None
     size: int = 1
     flops: int = 0
+    work: int = 0  # like flops, weighed by the lanes that the dtypes leave
     reads: dict[str, int] = field(default_factory=dict)  # values from memory: bytes
     rules: dict[str, None] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)  # by first output, in topological order
@@ -84,7 +91,7 @@ class _Partition:
 
     def cone(self, node: Node) -> _Cone:
         """What ``node`` computes together with its inlined operands."""
-        out = _Cone(anchor=node if node.op in ANCHORS else None, flops=flops(node))
+        out = _Cone(anchor=node if node.op in ANCHORS else None, flops=flops(node), work=work(node, self.graph))
         for value in node.inputs:
             below = self.cones.get(value)
             if below is None:
@@ -94,6 +101,7 @@ class _Partition:
             out.anchor = out.anchor or below.anchor
             out.size += below.size
             out.flops += below.flops
+            out.work += below.work
             out.reads |= below.reads
             out.rules |= below.rules | {self.legal[value, node.output]: None}
             out.nodes |= below.nodes
@@ -168,17 +176,22 @@ class _Partition:
         if user.op in CONTRACTIONS:
             return view_only and self.keeps_lanes(value, cone, user)
         if user.op in MAPS or user.op in VIEWS:
-            repeated = estimate(there.size) > estimate(here.size)
-            return cheap or not repeated
+            return self.repeats_little(cone, estimate(there.size) - estimate(here.size))
         if user.op in NORMALISATIONS:
             return value == user.inputs[0] or cheap
         if user.op == "attention":
             if value == user.inputs[3]:
-                return cheap
+                queries, keys = (self.graph.types[name].shape for name in user.inputs[:2])
+                scores = estimate(product((*queries[:-1], keys[-2])))
+                return self.repeats_little(cone, scores - estimate(here.size))
             return view_only and self.keeps_lanes(value, cone, user)
         if (user.op in GATHERS and value == user.inputs[0]) or user.op == "pool":
             return cheap
         return user.op in ANCHORS or user.op in GATHERS or user.op in SCATTERS or user.op in ("concat", "pad")
+
+    def repeats_little(self, cone: _Cone, repeated: int) -> bool:
+        """Whether computing ``repeated`` elements once more costs less than a kernel that computes each once."""
+        return repeated <= 0 or (cone.flops <= _CHEAP and repeated * cone.work <= _LAUNCH)
 
     def keeps_lanes(self, value: str, cone: _Cone, user: Node) -> bool:
         """Whether the elements that lie side by side in memory stay on one of the two axes that a

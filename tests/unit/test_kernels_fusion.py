@@ -171,6 +171,20 @@ def test_a_broadcast_value_is_computed_once_when_it_is_expensive() -> None:
     assert [ops_of(call) for call in check_calls(graph)] == [["abs", "sqrt", "div"], ["mul"]]
 
 
+def test_a_mask_is_computed_once_and_not_for_every_score() -> None:
+    net = Net(q="float32[1, 12, 64, 16]", k="float32[1, 12, 16, 64]", keep="int64[1, 1, 1, 64]")
+    kept = net.add("cast", ("keep",), dtype="float32")
+    mask = net.map("mul", net.map("sub", net.scalar(1.0), kept), net.scalar(-1e4))
+    graph = net.finish((net.map("add", net.add("matmul", ("q", "k")), mask),))
+    assert [ops_of(call) for call in check_calls(graph)] == [["cast", "sub", "mul"], ["matmul", "add"]]
+
+
+def test_a_few_elements_are_computed_again_rather_than_by_a_kernel_of_their_own() -> None:
+    net = Net(x="float32[8, 16]", bias="float32[16]")
+    graph = net.finish((net.map("add", "x", net.map("neg", "bias")),))
+    assert [ops_of(call) for call in check_calls(graph)] == [["neg", "add"]]
+
+
 def test_operands_write_into_a_concatenation() -> None:
     net = Net(x="float32[1, 4, 4, 3]")
     squeezed = net.map("relu", net.conv("x", 1, 4))
