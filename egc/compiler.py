@@ -20,7 +20,7 @@ from egc.codegen.program import CompiledKernel, Program, assemble
 from egc.codegen.target import Target, parse_arch
 from egc.egraph import Budget, Snapshot, legal_fusions, saturate
 from egc.errors import UsageError
-from egc.explain.record import build_record
+from egc.explain.record import build_record, without_times
 from egc.extract import Extraction, extract
 from egc.frontend.importer import Imported, import_model
 from egc.frontend.load import Source
@@ -70,7 +70,8 @@ class Compiled:
 
     def write(self, path: str | Path) -> None:
         """Write the artifact: all of it or nothing."""
-        write_artifact(path, self.program.manifest, self.program.code, self.program.constants, self.record)
+        record = without_times(self.record)
+        write_artifact(path, self.program.manifest, self.program.code, self.program.constants, record)
 
     def report(self) -> dict[str, Any]:
         """What was done, as plain data: `egc optimize` prints it."""
@@ -89,7 +90,7 @@ class Compiled:
     def artifact(self) -> Artifact:
         """The artifact without a file."""
         return artifact_in_memory(
-            self.program.manifest, self.program.code, self.program.constants, self.record
+            self.program.manifest, self.program.code, self.program.constants, without_times(self.record)
         )
 
 

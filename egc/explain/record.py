@@ -59,6 +59,13 @@ def build_record(
     }
 
 
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as an artifact holds it: what was measured while compiling left out, so that bytes repeat."""
+    kernels = {name: {**kernel, "build_seconds": None} for name, kernel in record["kernels"].items()}
+    growth = [{**phase, "seconds": None} for phase in record["growth"]]
+    return {**record, "seconds": {}, "growth": growth, "kernels": kernels}
+
+
 def _node(node: Node, graph: Graph) -> dict[str, Any]:
     return {
         "op": node.op,
