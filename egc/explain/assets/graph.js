@@ -93,6 +93,7 @@ class GraphView {
   place(tx, ty, scale) {
     [this.tx, this.ty, this.scale] = [tx, ty, scale];
     this.world.setAttribute("transform", `translate(${tx} ${ty}) scale(${scale})`);
+    this.world.classList.toggle("far", scale < 0.22); // too small to read, and dear to draw
   }
 
   zoom(factor, x = this.svg.clientWidth / 2, y = this.svg.clientHeight / 2) {
