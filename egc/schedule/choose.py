@@ -143,12 +143,12 @@ class Chooser:
         """The best few of each kind, none dominated by another of its kind."""
         groups: dict[object, list[tuple[tuple[float, ...], State]]] = {}
         for state in states:
+            straight = state.phase == STRAIGHT
             key = (
                 state.packs,
                 state.parallel > 1,
                 state.surely > 1,
-                state.phase == STRAIGHT,
-                state.vector if state.phase == STRAIGHT else None,
+                (state.vector, self.extender.columns_inside(state)) if straight else None,
             )
             groups.setdefault(key, []).append((self.measure(state), state))
         kept: list[State] = []

@@ -106,6 +106,7 @@ class State:
     traffic: tuple[Bytes, ...] = ()
     finish: tuple[float, float] = (0.0, 0.0)
     partials: float = 0.0
+    slack: float = 0.0
     tiles: tuple[tuple[str, int], ...] = ()
     vector: str | None = None
     lanes: int = 1
@@ -126,6 +127,7 @@ class State:
             self.traffic,
             self.finish,
             self.partials,
+            self.slack,
             self.tiles,
             self.vector,
             self.lanes,
@@ -206,7 +208,15 @@ class Extender:
         """The register tile as one piece of straight-line code."""
         model, bundle = state.model[0], state.bundle
         lanes = max(state.lanes, self.machine.lanes(model.itemsize)) if state.vector else 1
-        tile = TileModel(model, bundle.accesses, dict(state.tiles), state.vector, lanes, self.machine)
+        tile = TileModel(
+            model,
+            bundle.accesses,
+            dict(state.tiles),
+            state.vector,
+            lanes,
+            self.columns_inside(state),
+            self.machine,
+        )
         cost = tile.cost()
         if cost is None:
             return None
@@ -214,9 +224,15 @@ class Extender:
         new.phase = REDUCING
         new.compute, new.l1 = cost.compute, cost.l1
         new.finish = (cost.finish_compute, cost.finish_l1)
-        new.partials = cost.partials
+        new.partials, new.slack = cost.partials, cost.slack
         new.traffic = (bundle.shape(eclass).bytes,) * len(self.machine.levels)
         return new
+
+    def columns_inside(self, state: State) -> bool:
+        """Whether the copies next to the body are the vectors side by side, if there are such."""
+        parallel = state.model[0].parallel
+        copied = [loop.axis for loop in state.loops if loop.kind == "unroll" and loop.axis in parallel]
+        return state.vector not in copied or copied[-1] == state.vector
 
     def _loop(self, state: State, loop: For, eclass: int, phase: int) -> State:
         trips = self._trips(state, loop)
@@ -238,7 +254,8 @@ class Extender:
         new = state.copy()
         new.phase = phase
         new.loops = (loop, *state.loops)
-        new.compute = (state.compute + core.loop / core.fma) * trips
+        new.compute = (state.compute + max(0.0, core.loop - state.slack)) * trips
+        new.slack = 0.0
         new.l1 = state.l1 * trips
         new.traffic = tuple(traffic)
         if loop.kind == "par":

@@ -17,7 +17,8 @@ from egc.schedule.access import Access, StageModel, Work
 @dataclass(frozen=True, slots=True)
 class TileCost:
     """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the
-    reduction once. `partials` is the number of registers that hold partial results.
+    reduction once. `partials` is the number of registers that hold partial results; `slack` the cycles in
+    which a loop's own instructions find room.
     """
 
     compute: float
@@ -25,10 +26,13 @@ class TileCost:
     finish_compute: float
     finish_l1: float
     partials: float
+    slack: float
 
 
 class TileModel:
-    """Costs of tiles of one stage. `vector` is the axis along the lanes, None for scalar code."""
+    """Costs of tiles of one stage. `vector` is the axis along the lanes, None for scalar code;
+    `columns_inside` says that the vectors side by side come before the copies of other axes.
+    """
 
     def __init__(
         self,
@@ -37,10 +41,11 @@ class TileModel:
         spans: Mapping[str, int],
         vector: str | None,
         lanes: int,
+        columns_inside: bool,
         machine: Machine,
     ) -> None:
         self.stage, self.accesses, self.spans = stage, accesses, spans
-        self.vector, self.lanes, self.machine = vector, lanes, machine
+        self.vector, self.lanes, self.columns_inside, self.machine = vector, lanes, columns_inside, machine
         self.across = vector is not None and vector in stage.reduction
 
     def cost(self) -> TileCost | None:
@@ -72,6 +77,7 @@ class TileModel:
             max(finishing / core.fma, (finishing + moves) / core.issue),
             cycles_out,
             partials,
+            max(busy, chain) - issue,
         )
 
     def points(self, axes: tuple[str, ...] | frozenset[str]) -> float:
@@ -130,7 +136,9 @@ class TileModel:
             each = access.vector_loads(one, self.vector, self.lanes)
             shared = access.vector_loads(many, self.vector, self.lanes)
             vectors += each if self.across or shared >= each * window else shared
-        return min(vectors, scalars) if vectors and scalars else vectors
+        if not scalars or not vectors:
+            return vectors
+        return vectors if self.columns_inside else scalars
 
     def pages(self, access: Access) -> float:
         """Cycles of address translation where steps of the innermost reduction land on another page."""
