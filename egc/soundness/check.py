@@ -12,6 +12,7 @@ from egc.rules import syntax as s
 from egc.rules.book import Loaded
 from egc.rules.diagnostics import Diagnostic
 from egc.rules.lint import keyword_span
+from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
 from egc.soundness.plan import LEAVES, Plan
 from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, find_definitions
@@ -78,16 +79,6 @@ def findings(rule: Rule, result: Result) -> list[Diagnostic]:
                 warning=True,
             )
         ]
-    if result.corner is not None:
-        return [
-            Diagnostic(
-                f"`{rule.name}` gives a number for NaN, or NaN for a number",
-                at,
-                "sound for numbers; a premise or a comment should say why NaN does not matter",
-                warning=True,
-                details=tuple(counterexample(rule, result.corner)),
-            )
-        ]
     return []
 
 
@@ -95,18 +86,10 @@ def hint(rule: Rule, failure: Failure) -> str:
     """What to do about a counterexample."""
     if failure.left is None:
         return "give it a premise on the shapes or dtypes that it needs"
-    how = (
-        np.abs(np.asarray(failure.left, np.float64) - np.asarray(failure.right, np.float64))
-        if (failure.left.shape == failure.right.shape)
-        else None
-    )
-    scale = max(1.0, float(np.nanmax(np.abs(np.asarray(failure.left, np.float64)), initial=0.0)))
-    if (
-        how is not None
-        and rule.rule_class.value == "exact"
-        and float(np.max(how, initial=0.0)) < 1e-2 * scale
-    ):
-        return "if it is only rounded differently, its class is `reassociating`"
+    if rule.rule_class is RuleClass.EXACT and failure.left.shape == failure.right.shape:
+        left, right = (np.asarray(side).astype(np.float64) for side in (failure.left, failure.right))
+        if np.all(np.isfinite(left) & np.isfinite(right)) and np.allclose(left, right, rtol=1e-2):
+            return "if it is only rounded differently, its class is `reassociating`"
     return "give it a premise that keeps this case out"
 
 

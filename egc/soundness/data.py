@@ -11,9 +11,8 @@ from egc.ir.types import TensorType, is_float, numpy_dtype
 from egc.soundness.plan import Plan, State, attribute_values
 from egc.soundness.values import Rejected
 
-# Plain data is what mathematics speaks of; the rest are the corners of machine numbers.
+# What mathematics speaks of; "special" and "extreme" are the corners of machine numbers.
 PLAIN = ("small", "ramp", "normal", "positive", "zero")
-CORNERS = ("missing", "special", "extreme")
 
 _INDEXED = {"gather": 1, "gather_elements": 1, "gather_nd": 1, "scatter_elements": 1, "scatter_nd": 1}
 
@@ -65,8 +64,6 @@ def _floats(shape: Sequence[int], mode: str, rng: np.random.Generator) -> Any:
                 return np.arange(1, int(np.prod(shape)) + 1, dtype=np.float64).reshape(shape) / 4
             case "positive":
                 return rng.random(shape) * 3 + 0.25
-            case "missing":
-                return np.where(rng.random(shape) < 0.2, np.nan, rng.standard_normal(shape))
             case "special":
                 corners = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.5, 2.0])
                 return rng.choice(corners, shape)

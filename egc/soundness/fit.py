@@ -486,9 +486,15 @@ def _slice(extent: int, i: int, attrs: Attrs, c: Context) -> tuple[int, int, int
     step = steps[i] if steps is not None and i < len(steps) else c.rng.choice((1, 1, 2, -1, -2))
     if extent == 0:
         return 0, 0, step
-    start = starts[i] if starts is not None and i < len(starts) else c.rng.randrange(extent)
+    if starts is not None and i < len(starts):
+        start = starts[i]
+    elif c.chance(0.5):
+        start = 0 if step > 0 else extent - 1
+    else:
+        start = c.rng.randrange(extent)
     room = (extent - 1 - start) // step if step > 0 else start // -step if step else 0
-    return start, c.rng.randint(0 if c.chance(0.1) else 1, max(1, room + 1)), step
+    most = max(1, room + 1)
+    return start, 0 if c.chance(0.05) else most if c.chance(0.5) else c.rng.randint(1, most), step
 
 
 def _part(k: int) -> Callable[[Operands, Attrs, Context], tuple[int, ...]]:
