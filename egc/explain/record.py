@@ -15,6 +15,7 @@ from egc.ir.nest import Nest, print_nest
 from egc.kernels import HostCall, KernelCall
 
 if TYPE_CHECKING:
+    from egc.codegen.gpu import BuiltDevice
     from egc.codegen.jobs import BuiltKernel
     from egc.egraph import Snapshot
     from egc.extract import Extraction
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from egc.machine import Machine
     from egc.rules import Rule, RuleBook
     from egc.schedule import Cost
+    from egc.schedule.gpu_machine import GpuMachine
 
 VERSION = 1
 
@@ -31,11 +33,11 @@ Call = KernelCall | HostCall
 def build_record(
     imported: Imported,
     book: RuleBook,
-    machine: Machine,
+    machine: Machine | GpuMachine,
     snapshot: Snapshot,
     extraction: Extraction,
     calls: Sequence[Call],
-    kernels: Mapping[str, BuiltKernel],
+    kernels: Mapping[str, BuiltKernel | BuiltDevice],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The record of one compilation, JSON-ready. ``seconds`` are the stages' times so far."""
@@ -77,7 +79,7 @@ def _node(node: Node, graph: Graph) -> dict[str, Any]:
 
 
 def _call(
-    index: int, call: Call, kernels: Mapping[str, BuiltKernel], accounted: Account, graph: Graph
+    index: int, call: Call, kernels: Mapping[str, BuiltKernel | BuiltDevice], accounted: Account, graph: Graph
 ) -> dict[str, Any]:
     if isinstance(call, HostCall):
         return {
@@ -108,7 +110,7 @@ def _call(
     }
 
 
-def _kernel(built: BuiltKernel) -> dict[str, Any]:
+def _kernel(built: BuiltKernel | BuiltDevice) -> dict[str, Any]:
     scheduled = built.scheduled
     return {
         "text": "\n".join(print_kernel(scheduled.nest.kernel)),

@@ -16,14 +16,15 @@ const tail = (text, length) => (text.length > length ? "…" + text.slice(1 - le
 
 class GraphView {
   // `boxes` are {title, sub, kind, share, hint}; `layout` has the centres `at`, `edges` and the `paths` that they take.
-  constructor(svg, layout, boxes, onHover, onPick) {
-    this.svg = svg;
+  // The whole drawing is moved, by a style of its outermost element: a transform inside it would lay out all texts again.
+  constructor(view, layout, boxes, onHover, onPick) {
+    this.view = view;
     this.at = layout.at;
-    this.world = make("g", {}, svg);
+    this.world = make("svg", { width: 1, height: 1 }, view);
     this.draw(layout, boxes);
     this.listen(onHover, onPick);
     this.fit();
-    new ResizeObserver(() => this.fit(this.shown)).observe(svg);
+    new ResizeObserver(() => this.fit(this.shown)).observe(view);
   }
 
   draw(layout, boxes) {
@@ -61,7 +62,7 @@ class GraphView {
       return node ? Number(node.dataset.index) : null;
     };
     let hovered = null, drag = null;
-    this.svg.addEventListener("pointermove", (event) => {
+    this.view.addEventListener("pointermove", (event) => {
       if (drag) {
         drag.moved ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 4;
         if (drag.moved) this.place(drag.tx + event.clientX - drag.x, drag.ty + event.clientY - drag.y, this.scale);
@@ -70,33 +71,33 @@ class GraphView {
       const index = indexOf(event);
       if (index !== hovered) onHover((hovered = index));
     });
-    this.svg.addEventListener("pointerleave", () => { if (hovered !== null) onHover((hovered = null)); });
-    this.svg.addEventListener("pointerdown", (event) => {
+    this.view.addEventListener("pointerleave", () => { if (hovered !== null) onHover((hovered = null)); });
+    this.view.addEventListener("pointerdown", (event) => {
       drag = { x: event.clientX, y: event.clientY, tx: this.tx, ty: this.ty, moved: false, index: indexOf(event) };
-      this.svg.setPointerCapture(event.pointerId);
-      this.svg.classList.add("dragging");
+      this.view.setPointerCapture(event.pointerId);
+      this.view.classList.add("dragging");
     });
     const drop = () => {
-      this.svg.classList.remove("dragging");
+      this.view.classList.remove("dragging");
       if (drag && !drag.moved) onPick(drag.index);
       drag = null;
     };
-    this.svg.addEventListener("pointerup", drop);
-    this.svg.addEventListener("pointercancel", () => { drag = null; });
-    this.svg.addEventListener("wheel", (event) => {
+    this.view.addEventListener("pointerup", drop);
+    this.view.addEventListener("pointercancel", () => { drag = null; });
+    this.view.addEventListener("wheel", (event) => {
       event.preventDefault();
-      const box = this.svg.getBoundingClientRect();
+      const box = this.view.getBoundingClientRect();
       this.zoom(Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
     }, { passive: false });
   }
 
   place(tx, ty, scale) {
     [this.tx, this.ty, this.scale] = [tx, ty, scale];
-    this.world.setAttribute("transform", `translate(${tx} ${ty}) scale(${scale})`);
+    this.world.style.transform = `translate(${tx}px, ${ty}px) scale(${scale})`;
     this.world.classList.toggle("far", scale < 0.22); // too small to read, and dear to draw
   }
 
-  zoom(factor, x = this.svg.clientWidth / 2, y = this.svg.clientHeight / 2) {
+  zoom(factor, x = this.view.clientWidth / 2, y = this.view.clientHeight / 2) {
     const scale = Math.min(3, Math.max(0.02, this.scale * factor));
     const ratio = scale / this.scale;
     this.place(x - (x - this.tx) * ratio, y - (y - this.ty) * ratio, scale);
@@ -106,7 +107,7 @@ class GraphView {
   fit(indices) {
     this.shown = indices;
     const points = indices ? indices.map((i) => this.at[i]) : this.at;
-    const [w, h] = [this.svg.clientWidth, this.svg.clientHeight];
+    const [w, h] = [this.view.clientWidth, this.view.clientHeight];
     if (!points.length || !w || !h) return this.place(0, 0, 1);
     const xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);
     const [left, right] = [Math.min(...xs) - WIDTH, Math.max(...xs) + WIDTH];
@@ -121,7 +122,7 @@ class GraphView {
   // Move so that boxes are seen, zooming only where they are too far apart or too small.
   reveal(indices) {
     if (!indices.length) return;
-    const [w, h] = [this.svg.clientWidth, this.svg.clientHeight];
+    const [w, h] = [this.view.clientWidth, this.view.clientHeight];
     const seen = indices.every((i) => {
       const [x, y] = [this.at[i][0] * this.scale + this.tx, this.at[i][1] * this.scale + this.ty];
       return x > 20 && y > 20 && x < w - 20 && y < h - 20;

@@ -75,8 +75,8 @@ function hover(item) {
   before.mark("lit", onnx);
   after.mark("lit", calls);
   const linking = Boolean(item || selected);
-  before.svg.classList.toggle("linking", linking);
-  after.svg.classList.toggle("linking", linking);
+  before.view.classList.toggle("linking", linking);
+  after.view.classList.toggle("linking", linking);
 }
 
 function select(item, { reveal = true, hash = true } = {}) {
