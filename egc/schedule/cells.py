@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from egc.errors import CompileError
 from egc.resources import data_folder
 from egc.rules import RuleBook, load_rules
+from egc.rules.bindings import egglog_bindings
 from egc.schedule.provenance import Derivation
 
 RULESET = "loops"
@@ -100,9 +101,7 @@ class Saturator:
     """An e-graph that holds the rules of one book; each kernel's terms come and go with `push` and `pop`."""
 
     def __init__(self, book: RuleBook) -> None:
-        from egglog import bindings
-
-        self.eg = bindings
+        self.eg = bindings = egglog_bindings()
         self.egraph = bindings.EGraph()
         self.span = bindings.RustSpan("loops", 0, 0)
         self.book = book.only({RULESET})
@@ -200,7 +199,7 @@ class _Reader:
         self.tables = egraph.freeze().functions
         self.numbers: dict[Any, int] = {}
         self.strings: dict[Any, str] = {}
-        self.ints: dict[Any, int] = {}
+        self.integers: dict[Any, int] = {}
         self.kinds = {
             self.tables[name].rows[0].output: kind for name, kind in _KINDS.items() if self.tables[name].rows
         }
@@ -215,10 +214,10 @@ class _Reader:
             self.strings[value] = self.egraph.value_to_string(value)
         return self.strings[value]
 
-    def int(self, value: Any) -> int:
-        if value not in self.ints:
-            self.ints[value] = self.egraph.value_to_i64(value)
-        return self.ints[value]
+    def integer(self, value: Any) -> int:
+        if value not in self.integers:
+            self.integers[value] = self.egraph.value_to_i64(value)
+        return self.integers[value]
 
     def cells(self) -> dict[int, tuple[Cell, ...]]:
         """The cells of every e-class, in a fixed order."""
@@ -238,11 +237,17 @@ class _Reader:
                 return Do(int(self.string(inputs[0])))
             case "DoPacked":
                 stage, buffer, dim, width = inputs
-                return Do(int(self.string(stage)), (self.string(buffer), self.int(dim), self.int(width)))
+                return Do(
+                    int(self.string(stage)), (self.string(buffer), self.integer(dim), self.integer(width))
+                )
             case "For":
                 axis, step, span, kind, child = inputs
                 return For(
-                    self.string(axis), self.int(step), self.int(span), self.kinds[kind], self.number(child)
+                    self.string(axis),
+                    self.integer(step),
+                    self.integer(span),
+                    self.kinds[kind],
+                    self.number(child),
                 )
         return Then(self.number(inputs[0]), self.number(inputs[1]))
 
@@ -254,7 +259,7 @@ class _Reader:
 
     def rules_of(self, chosen: Sequence[Cell], rules: Sequence[Any]) -> tuple[str, ...]:
         """The names of the rules on the way to the chosen cells, in file order."""
-        literals = {number: value for value, number in self.ints.items()}
+        literals = {number: value for value, number in self.integers.items()}
         derivation = Derivation(self.tables, literals, rules)
         names = derivation.rules_of([self.terms[cell] for cell in chosen])
         return tuple(rule.name for rule in rules if rule.name in names)

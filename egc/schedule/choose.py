@@ -36,9 +36,8 @@ class Cost:
         return {name: getattr(self, name) for name in ("compute", "l1", "l2", "l3", "dram", "launch")}
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            *(getattr(self, name) + getattr(other, name) for name in (*self.terms, "seconds")), self.threads
-        )
+        names = (*self.terms, "seconds")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 class Chooser:

@@ -61,10 +61,10 @@ class TileModel:
         if self.across:
             finishing += core.horizontal * partials
         needed = partials + self.operands() + (2 if value else 1) if stage.combine else 0
-        if (
-            needed > core.registers - core.spare
-            or value + combining + reads + moves + finishing > self.machine.tiles.instructions
-        ):
+        crowded = needed > core.registers - core.spare
+        long = value + combining + reads + moves + finishing > self.machine.tiles.instructions
+        # What is computed for a single point has to be computed, however long it is.
+        if (crowded or long) and self.points(frozenset(self.spans)) > 1:
             return None
         busy = (value + combining) / core.fma
         issue = (value + combining + reads) / core.issue

@@ -234,6 +234,22 @@ def test_no_nest_without_the_rules_for_one() -> None:
         kinds(make.product(64, 64, 64), disabled=["loop-sequential", "loop-tile", "loop-unroll"])
 
 
+def test_long_expressions_have_a_nest() -> None:
+    # More instructions for one point than a tile may have, and more operands than there are registers.
+    i, r = symbol("i"), symbol("r")
+    value = make.Load("x0", (i, r), "float32")
+    for position in range(1, 60):
+        value = make.call("pow", make.Load(f"x{position}", (i, r), "float32"), value)
+    stage = make.Stage(
+        "long", (make.Axis("i", 40),), "y", (i,), value, make.Acc("float32"), (make.Axis("r", 50),), "add"
+    )
+    inputs = tuple(make.buffer(f"x{position}", "in", 40, 50) for position in range(60))
+    kernel = Kernel("long", (*inputs, make.buffer("y", "out", 40)), (stage,))
+    nest = schedule(kernel, load_machine("x86-64-v3"), threads=2).nest
+    assert nest.stages[0][-1].kind == "vec"
+    assert all(loop.kind != "unroll" for loop in nest.stages[0])
+
+
 def test_tiny_kernels_stay_on_one_thread() -> None:
     machine = load_machine("zen5-avx512")
     assert all(
