@@ -63,7 +63,7 @@ class Compiled:
     snapshot: Snapshot
     extraction: Extraction
     calls: tuple[KernelCall | HostCall, ...]
-    kernels: Mapping[str, BuiltKernel] | Mapping[str, BuiltDevice]
+    kernels: Mapping[str, BuiltKernel | BuiltDevice]
     program: Program
     record: dict[str, Any]
     seconds: Mapping[str, float]
@@ -140,6 +140,7 @@ def compile_model(
             graph = extraction.graph
             calls = build_kernels(graph, legal_fusions(graph, book))
         with clock("codegen"):
+            kernels: Mapping[str, BuiltKernel | BuiltDevice]
             if isinstance(machine, GpuMachine):
                 kernels, program = build_gpu(
                     workshop, imported, graph, calls, machine, target, options.accuracy

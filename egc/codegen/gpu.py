@@ -32,7 +32,8 @@ GPU_ARCHITECTURES = tuple(_KNOWN)
 
 
 def parse_gpu_arch(text: str) -> Target:
-    """The GPU target named `text`; UsageError lists them where it is none. A GPU is not guessed from this machine."""
+    """The GPU target named `text`; UsageError lists them where it is none. A GPU is not guessed from this
+    machine."""
     if text in _KNOWN:
         return _KNOWN[text]
     near = difflib.get_close_matches(text, GPU_ARCHITECTURES, n=1, cutoff=0.4)
@@ -45,7 +46,8 @@ def parse_gpu_arch(text: str) -> Target:
 
 @dataclass(frozen=True)
 class BuiltDevice:
-    """A kernel as mapped and compiled: `ptx` is a module that defines the entry `symbol`, launched as `launch` says."""
+    """A kernel as mapped and compiled: `ptx` is a module that defines the entry `symbol`, launched as
+    `launch` says."""
 
     scheduled: Scheduled
     symbol: str
@@ -70,7 +72,8 @@ class BuiltDevice:
 def build_device(
     kernel: Kernel, machine: GpuMachine, target: Target, accuracy: str
 ) -> BuiltDevice | CompileError:
-    """Schedule and compile one kernel in this process. An error is returned, so that all can be reported at once."""
+    """Schedule and compile one kernel in this process. An error is returned, so that all can be reported at
+    once."""
     started = perf_counter()
     try:
         scheduled = schedule_device(kernel, machine, accuracy=accuracy)
@@ -100,7 +103,8 @@ def build_gpu(
     target: Target,
     accuracy: str,
 ) -> tuple[Mapping[str, BuiltDevice], Program]:
-    """Every distinct kernel built, and the program. CompileError names every ONNX node that has no code for a GPU."""
+    """Every distinct kernel built, and the program. CompileError names every ONNX node that has no code for a
+    GPU."""
     distinct = {call.kernel.name: call.kernel for call in calls if isinstance(call, KernelCall)}
     built = workshop.each(build_device, tuple(distinct.values()), machine, target, accuracy)
     _refuse(calls, {name: found for name, found in built.items() if isinstance(found, CompileError)})

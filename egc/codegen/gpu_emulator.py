@@ -1,8 +1,9 @@
 """A GPU program as a CPU program: the same mapped loop nests, block by block, threads as loops.
 
-Blocks are independent, so they are shared among the CPU's threads. The threads of a block become a loop round each stage by
-itself: stages meet where the block's threads meet at a barrier. Threads that share a reduction become the lanes of a vector,
-whose partial results are combined in the same way. What a block keeps in shared memory is a buffer of one CPU thread.
+Blocks are independent, so they are shared among the CPU's threads. The threads of a block become a loop round
+each stage by itself: stages meet where the block's threads meet at a barrier. Threads that share a reduction
+become the lanes of a vector, whose partial results are combined in the same way. What a block keeps in shared
+memory is a buffer of one CPU thread.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from egc.runtime.cpu import needed_features
 from egc.runtime.gpu_code import GpuCode
 
 
-
 def emulated_nest(nest: Nest) -> Nest:
     """The nest for a CPU that does what `nest` does on a GPU."""
     reductions = {axis.name for stage in nest.kernel.stages for axis in stage.reduce}
@@ -44,7 +44,8 @@ def emulated_nest(nest: Nest) -> Nest:
 
 
 def emulated_artifact(artifact: Artifact) -> Artifact:
-    """The artifact of the same program for this CPU, over the same constants; ArtifactError where a nest cannot be read."""
+    """The artifact of the same program for this CPU, over the same constants; ArtifactError where a nest
+    cannot be read."""
     code = GpuCode.from_bytes(bytes(artifact.code))
     target = native()
     objects, scratch = [], {}
@@ -52,7 +53,9 @@ def emulated_artifact(artifact: Artifact) -> Artifact:
         try:
             nest = parse_nest(launch.nest)
         except TextError as error:
-            raise ArtifactError("the artifact is damaged", where=f"the nest of {name}", why=str(error)) from None
+            raise ArtifactError(
+                "the artifact is damaged", where=f"the nest of {name}", why=str(error)
+            ) from None
         compiled = compile_nest(emulated_nest(nest), target)
         objects.append(compiled.code)
         scratch[name] = compiled.scratch_bytes

@@ -1,10 +1,11 @@
 """A loop nest mapped to a GPU in, the LLVM IR of one device function out, and how it is launched.
 
-The function is `void NAME(ptr buffer…, i64 dim…, ptr scratch)`: the kernel's parameters, the values of its symbolic dims, in
-order, and memory of which block i owns `scratch_bytes` bytes from `i * scratch_bytes`. It is written by the machinery that writes CPU code; what differs is what its loops become. The iterations of
-`block` loops are the blocks of the grid, those of `thread` loops the threads of a block (several loops of a kind form one
-index space, the innermost loop fastest), and a local buffer that threads share lies in the block's shared memory, with a
-barrier between the stages that write and read it.
+The function is `void NAME(ptr buffer…, i64 dim…, ptr scratch)`: the kernel's parameters, the values of its
+symbolic dims, in order, and memory of which block i owns `scratch_bytes` bytes from `i * scratch_bytes`. It
+is written by the machinery that writes CPU code; what differs is what its loops become. The iterations of
+`block` loops are the blocks of the grid, those of `thread` loops the threads of a block (several loops of a
+kind form one index space, the innermost loop fastest), and a local buffer that threads share lies in the
+block's shared memory, with a barrier between the stages that write and read it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ _WIDEST = 16  # bytes of shared memory a thread: partial results of two types
 
 @dataclass(frozen=True)
 class DeviceKernel:
-    """A device function as LLVM IR: `declarations` once a module, `text` its definition. It is launched with `blocks` blocks (a
-    dim over the kernel's symbols) of `threads` threads; a block uses `shared_bytes` of shared memory and `scratch_bytes` (a dim) of the scratch memory."""
+    """A device function as LLVM IR: `declarations` once a module, `text` its definition. It is launched with
+    `blocks` blocks (a dim over the kernel's symbols) of `threads` threads; a block uses `shared_bytes` of
+    shared memory and `scratch_bytes` (a dim) of the scratch memory."""
 
     name: str
     text: str
@@ -49,7 +51,8 @@ class DeviceKernel:
 
 
 def emit_device(nest: Nest, target: Target) -> DeviceKernel:
-    """The device function of `nest`; NestError for a nest that breaks the form, CompileError for what has no code."""
+    """The device function of `nest`; NestError for a nest that breaks the form, CompileError for what has no
+    code."""
     check_nest(nest)
     return _DeviceWriter(nest, target).write()
 
@@ -156,8 +159,8 @@ class _DeviceWriter:
         self._place_locals()
 
     def _place_locals(self) -> None:
-        """Local buffers lie in shared memory as far as it reaches; those too large, or of a size that only a run knows, lie
-        in the block's part of the scratch memory."""
+        """Local buffers lie in shared memory as far as it reaches; those too large, or of a size that only a
+        run knows, lie in the block's part of the scratch memory."""
         b, memory = self.b, self.memory
         outside: list[tuple[str, Dim]] = []
         room = STATIC_SHARED_BYTES - _WIDEST * self.block.threads  # partial results of a reduction need some
@@ -177,8 +180,8 @@ class _DeviceWriter:
     # Stages.
 
     def _separate_stages(self) -> None:
-        """Stages that share no loops, each with blocks and threads of its own. Ordered ones have one thread each, the
-        same one, which runs them one after another."""
+        """Stages that share no loops, each with blocks and threads of its own. Ordered ones have one thread
+        each, the same one, which runs them one after another."""
         for position, stage in enumerate(self.kernel.stages):
             walk = Walk(self.memory, stage.all_axes)
             self._in_block(position, walk, partial(self._own_stage, position, walk))

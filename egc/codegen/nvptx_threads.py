@@ -1,8 +1,8 @@
 """One stage in the threads of a block: loops shared among threads, and reductions that threads combine.
 
-A `thread` loop gives every thread one iteration; threads past its end, or past the end of its axis, skip the body. A
-`thread` loop over a reduction axis gives every thread a partial result; these meet in shared memory and are combined
-pairwise, half of them at a time, as the lanes of a vector are.
+A `thread` loop gives every thread one iteration; threads past its end, or past the end of its axis, skip the
+body. A `thread` loop over a reduction axis gives every thread a partial result; these meet in shared memory
+and are combined pairwise, half of them at a time, as the lanes of a vector are.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
 
 
 class Block:
-    """The threads of one block: `thread` is the number of this one, of `threads`. `allocate(stem, count, LLVM type, bytes)`
-    gives the address of a new array in shared memory."""
+    """The threads of one block: `thread` is the number of this one, of `threads`. `allocate(stem, count, LLVM
+    type, bytes)` gives the address of a new array in shared memory."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Block:
         return self.b.compare("icmp ult", self.thread, self.b.i64(count))
 
     def counter(self, stride: int, trips: int) -> Dim:
-        """The iteration of a loop of `trips` that this thread has, where `stride` threads have the same one."""
+        """The iteration of a loop of `trips` that this thread has; `stride` neighbours have the same one."""
         b, own = self.b, self.thread
         if trips == 1:
             return 0
@@ -251,7 +251,7 @@ def _nbytes(elem: str) -> int:
 
 
 def loop_threads(stage: Stage, loops: Sequence[Loop], spans: dict[str, Dim]) -> int:
-    """How many threads the `thread` loops over parallel axes make, where axes cover `spans` outside `loops`."""
+    """How many threads the `thread` loops over parallel axes make; axes cover `spans` outside `loops`."""
     spans = dict(spans)
     reductions = {axis.name for axis in stage.reduce}
     count = 1

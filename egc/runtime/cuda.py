@@ -1,7 +1,8 @@
-"""A session on an NVIDIA GPU: constants stay on the device, and the kernels of an inference run as one recorded graph.
+"""A session on an NVIDIA GPU: constants stay on the device, and the kernels of an inference run as one
+recorded graph.
 
-For every set of dims there is one plan: device memory for each buffer, and the graph of all launches over it. A run copies
-the inputs there, runs the graph, and copies the outputs back.
+For every set of dims there is one plan: device memory for each buffer, and the graph of all launches over it.
+A run copies the inputs there, runs the graph, and copies the outputs back.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class CudaSession(Session):
         device: str | None = "cuda",
         driver: Driver | None = None,
     ) -> None:
-        """Load the code and the constants. UsageError for an artifact that is not for a GPU, DeviceError without one."""
+        """Load the code and the constants. UsageError for an artifact that is not for a GPU, DeviceError
+        without one."""
         if not isinstance(artifact, Artifact):
             artifact = open_artifact(Path(artifact))
         manifest = self.manifest = artifact.manifest
@@ -208,7 +210,8 @@ class DevicePlan:
 
 
 def _layout(manifest: Manifest, sizes: list[int]) -> tuple[dict[int, int], int]:
-    """The offset of every buffer that is no constant, and the size of all: the arena, then inputs and outputs."""
+    """The offset of every buffer that is no constant, and the size of all: the arena, then inputs and
+    outputs."""
     ranges = live_ranges(manifest)
     arena = [i for i in ranges if manifest.buffers[i].where == "arena"]
     places, total = plan_arena([sizes[i] for i in arena], [ranges[i] for i in arena])

@@ -1,7 +1,8 @@
-"""The part of the CUDA driver API that running a program needs, over ctypes: no toolkit and no binding to install.
+"""The part of the CUDA driver API that running a program needs, over ctypes: no toolkit and no binding to
+install.
 
-Names and values are those of cuda.h; the API is described in the "CUDA Driver API" reference manual. All addresses are
-integers.
+Names and values are those of cuda.h; the API is described in the "CUDA Driver API" reference manual. All
+addresses are integers.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Driver:
     """One device with its primary context, made current in every calling thread by `use`."""
 
     def __init__(self, device: int = 0, library: Any = None) -> None:
-        """DeviceError where there is no driver or no such device. `library` stands in for libcuda in tests."""
+        """DeviceError where there is no driver or no such device. Tests have a `library` in libcuda's place."""
         self._library = library if library is not None else _load()
         for name, types in _SIGNATURES.items():
             function = getattr(self._library, name, None)
@@ -120,7 +121,8 @@ class Driver:
     # Code.
 
     def load(self, ptx: str) -> int:
-        """A module of PTX, compiled for this device by the driver; ArtifactError with the compiler's log where it cannot."""
+        """A module of PTX, compiled for this device by the driver; ArtifactError with the compiler's log
+        where it cannot."""
         log = ctypes.create_string_buffer(_LOG_BYTES)
         options = (c_int * 2)(_JIT_ERROR_LOG, _JIT_ERROR_LOG_SIZE)
         values = (c_void_p * 2)(ctypes.addressof(log), _LOG_BYTES)
@@ -149,7 +151,8 @@ class Driver:
         self.check("cuMemFree_v2", address)
 
     def upload(self, address: int, array: np.ndarray, stream: int) -> None:
-        """Copy an array to the device. The array may change once this returns: pageable memory is staged first."""
+        """Copy an array to the device. The array may change once this returns: pageable memory is staged
+        first."""
         self.check("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, stream)
 
     def download(self, array: np.ndarray, address: int, stream: int) -> None:
@@ -221,7 +224,8 @@ _NO_DEVICE = "run it with --device emulator, or compile it with --target cpu"
 
 
 def pack_arguments(arguments: Sequence[int]) -> tuple[Any, Any]:
-    """The words of a launch, and the array of pointers to them that cuLaunchKernel takes; keep both until it returns."""
+    """The words of a launch, and the array of pointers to them that cuLaunchKernel takes; keep both until it
+    returns."""
     words = (c_uint64 * max(len(arguments), 1))(*(argument & 0xFFFFFFFFFFFFFFFF for argument in arguments))
     base = ctypes.addressof(words)
     pointers = (c_void_p * max(len(arguments), 1))(*(base + 8 * i for i in range(len(arguments))))

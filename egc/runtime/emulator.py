@@ -13,7 +13,8 @@ from egc.runtime.gpu_code import ARCHITECTURE
 
 
 def emulated(artifact: Artifact) -> Artifact:
-    """The artifact as one for this CPU. UsageError where it is not for a GPU, or the compiler is not installed."""
+    """The artifact as one for this CPU. UsageError where it is not for a GPU, or the compiler is not
+    installed."""
     if artifact.manifest.target.architecture != ARCHITECTURE:
         raise UsageError(
             "the emulator runs GPU artifacts",
@@ -24,6 +25,8 @@ def emulated(artifact: Artifact) -> Artifact:
     try:
         compiler = import_module("egc.codegen.gpu_emulator")
     except ImportError as error:
-        raise UsageError("the emulator needs egc's compiler", why=str(error), hint="pip install egc") from None
+        raise UsageError(
+            "the emulator needs egc's compiler", why=str(error), hint="pip install egc"
+        ) from None
     result: Artifact = compiler.emulated_artifact(artifact)
     return result

@@ -19,8 +19,8 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A function's launch: `blocks` (a dim) of `threads` threads; every block owns `scratch_bytes` (a dim) of the scratch
-    memory, which is the last argument. `nest` is the text of its loop nest (egc.ir.text)."""
+    """A function's launch: `blocks` (a dim) of `threads` threads; every block owns `scratch_bytes` (a dim) of
+    the scratch memory, which is the last argument. `nest` is the text of its loop nest (egc.ir.text)."""
 
     blocks: DimText
     threads: int

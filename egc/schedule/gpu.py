@@ -1,8 +1,8 @@
 """Kernel → loop e-graph → the cheapest nest in blocks and threads of a GPU.
 
-The e-graph and its rules are those of the CPU with rules/gpu.egg beside them. Every nest in it that has the form of a GPU's
-(blocks outside, then what a block does one after another, threads, the reduction, and copies in registers) is priced by
-egc.schedule.gpu_cost.
+The e-graph and its rules are those of the CPU with rules/gpu.egg beside them. Every nest in it that has the
+form of a GPU's (blocks outside, then what a block does one after another, threads, the reduction, and copies
+in registers) is priced by egc.schedule.gpu_cost.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class _Search:
             if mapping(path, coster.reductions).threads <= high and (cost := coster.cost(path)) is not None
         ]
         if not found:
-            self.nothing(position)
+            raise self.nothing(position)
         found.sort(key=lambda item: (item[1].threads < low, item[1].seconds, len(item[0]), str(item[0])))
         return found[:_ALTERNATIVES]
 
@@ -139,15 +139,16 @@ class _Search:
 
     def fused_parts(self, graph: LoopGraph) -> tuple[Path, list[int]]:
         """The block loops that all stages share, and the e-class of each stage inside them."""
-        at, prefix = graph.root, []
-        while (inner := next((c for c in graph.cells[at] if _is_shared_block(c)), None)) is not None:
-            prefix.append(inner)
-            at = inner.child
+        at = graph.root
+        prefix: list[For] = []
+        while blocks := [c for c in graph.cells[at] if isinstance(c, For) and c.kind == "block"]:
+            prefix.append(blocks[0])
+            at = blocks[0].child
         parts = []
         for _ in self.models[1:]:
             then = next((cell for cell in graph.cells[at] if isinstance(cell, Then)), None)
             if then is None:
-                self.nothing(0)
+                raise self.nothing(0)
             parts.append(then.first)
             at = then.second
         return tuple(prefix), [*parts, at]
@@ -161,7 +162,7 @@ class _Search:
             and (cost := coster.cost((*prefix, *path), threads)) is not None
         ]
         if not found:
-            self.nothing(position)
+            raise self.nothing(position)
         return min(found, key=lambda item: (item[1].seconds, len(item[0]), str(item[0])))
 
     # The answer.
@@ -177,8 +178,9 @@ class _Search:
         nest, cost = found[0]
         return Scheduled(nest, cost, tuple(found[1:]), tuple(dict.fromkeys(rules)), size, stopped)  # type: ignore[arg-type]
 
-    def nothing(self, position: int) -> None:
-        raise CompileError(
+    def nothing(self, position: int) -> CompileError:
+        """The error for a stage that no nest was found for."""
+        return CompileError(
             f"no loop nest was found for the kernel {self.kernel.name}",
             where=f"stage {self.kernel.stages[position].name}",
             why="the rules of the ruleset `loops` leave none that maps to blocks and threads",
@@ -187,7 +189,7 @@ class _Search:
 
 
 class Paths:
-    """The nests of a stage in a loop e-graph that have the form of a GPU's, each in one order of its loops."""
+    """The nests of a stage in a loop e-graph that have the form of a GPU's, each in one order of loops."""
 
     def __init__(self, graph: LoopGraph, model: StageModel, machine: GpuMachine) -> None:
         self.graph, self.model, self.machine = graph, model, machine
@@ -203,7 +205,8 @@ class Paths:
         return self.model.ordered or not any(self.rank(loop) == _SERIAL for loop in path)
 
     def suffixes(self, eclass: int, least: int = 1) -> list[Path]:
-        """The paths below an e-class whose loops stand in the order of their ranks, the first being `least` or more."""
+        """The paths below an e-class whose loops stand in the order of their ranks, the first being `least`
+        or more."""
         key = (eclass, least)
         if key not in self._found:
             self._found[key] = []
@@ -254,13 +257,10 @@ class Paths:
 _BLOCK, _SERIAL, _THREAD, _SUM, _SUM_COPIES, _THREAD_SUM, _COPIES = range(7)
 
 
-def _is_shared_block(cell: object) -> bool:
-    return isinstance(cell, For) and cell.kind == "block"
-
-
 def _loops(path: Path) -> tuple[Loop, ...]:
     # A loop with one iteration that does not narrow its axis says nothing.
-    kept, steps = [], {}
+    kept: list[Loop] = []
+    steps: dict[str, int] = {}
     for loop in path:
         if trips(loop) == 1 and steps.get(loop.axis) == loop.step:
             continue

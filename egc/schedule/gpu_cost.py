@@ -1,8 +1,10 @@
-"""What a mapped nest costs on a GPU: instructions, memory transactions, and how much of the device it keeps busy.
+"""What a mapped nest costs on a GPU: instructions, memory transactions, and how much of the device it keeps
+busy.
 
-A stage's loops say how many blocks there are, how many threads a block has, and what one thread does. The time is the longest
-of: issuing the instructions, serving the loads from the first cache, the second cache and memory, and the latency of
-what one thread does one after another, for as many rounds as the blocks need to pass over the device.
+A stage's loops say how many blocks there are, how many threads a block has, and what one thread does. The
+time is the longest of: issuing the instructions, serving the loads from the first cache, the second cache and
+memory, and the latency of what one thread does one after another, for as many rounds as the blocks need to
+pass over the device.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _HIDDEN = 0.9  # the part of the shorter terms that hides behind the longest
 
 @dataclass(frozen=True, slots=True)
 class GpuCost:
-    """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` and `blocks` are the launch."""
+    """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` and `blocks` are
+    the launch."""
 
     compute: float
     l1: float
@@ -114,7 +117,7 @@ class GpuCoster:
         return (m.tile + operands) * words + _OVERHEAD_REGISTERS
 
     def cost(self, loops: Sequence[For], block_threads: int | None = None) -> GpuCost | None:
-        """The cost of a stage under `loops`, in blocks of `block_threads`; None where a block does not fit."""
+        """The cost of a stage under `loops` in blocks of `block_threads`; None where a block does not fit."""
         machine, core = self.machine, self.machine.core
         m = mapping(loops, self.reductions)
         threads = max(block_threads or 0, m.threads)

@@ -21,9 +21,10 @@ _WARP = 32  # threads that run in step, on every GPU that CUDA knows
 
 @dataclass(frozen=True, slots=True)
 class Multiprocessor:
-    """One of `count` multiprocessors. A cycle: `fma` float32 multiply-adds, `issue` instructions of a warp, `load_bytes` from
-    the first cache. `latency` and `load_latency` are cycles of a multiply-add and of a load from the second cache;
-    `registers`, `threads`, `blocks` and `shared_bytes` is what the blocks on it share."""
+    """One of `count` multiprocessors. A cycle: `fma` float32 multiply-adds, `issue` instructions of a warp,
+    `load_bytes` from the first cache. `latency` and `load_latency` are cycles of a multiply-add and of a load
+    from the second cache; `registers`, `threads`, `blocks` and `shared_bytes` is what the blocks on it
+    share."""
 
     count: int
     hertz: float
@@ -40,9 +41,9 @@ class Multiprocessor:
 
 @dataclass(frozen=True, slots=True)
 class GpuTiles:
-    """Candidates for the loop e-graph: threads along an axis, elements of an axis a thread, threads that share a reduction,
-    reduction steps in straight-line code, least and most threads of a block; and limits: elements a thread computes,
-    nests that are weighed for a stage."""
+    """Candidates for the loop e-graph: threads along an axis, elements of an axis a thread, threads that
+    share a reduction, reduction steps in straight-line code, least and most threads of a block; and limits:
+    elements a thread computes, nests that are weighed for a stage."""
 
     threads: tuple[int, ...]
     copies: tuple[int, ...]
@@ -55,8 +56,9 @@ class GpuTiles:
 
 @dataclass(frozen=True)
 class GpuMachine:
-    """A GPU as the cost models see it. `levels` are the second cache and main memory. `launch` is seconds a kernel,
-    `barrier` seconds until all threads of a block have met; `symbolic_extent` is what an unknown extent counts for."""
+    """A GPU as the cost models see it. `levels` are the second cache and main memory. `launch` is seconds a
+    kernel, `barrier` seconds until all threads of a block have met; `symbolic_extent` is what an unknown
+    extent counts for."""
 
     name: str
     description: str
@@ -93,7 +95,8 @@ class GpuMachine:
 
 
 def load_gpu_machine(name_or_path: str) -> GpuMachine:
-    """The GPU of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for a bad file."""
+    """The GPU of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for a bad
+    file."""
     path = cost_model(name_or_path) or Path(name_or_path)
     if not path.is_file():
         raise UsageError(

@@ -1,7 +1,7 @@
 """Runs the LLVM IR of a device function on this CPU, one operating-system thread for every thread of a block.
 
-The IR is the one that PTX is made of. Only the special registers, the barrier and shared memory are replaced: by callbacks into
-Python, and by a plain array, since blocks run one after another.
+The IR is the one that PTX is made of. Only the special registers, the barrier and shared memory are replaced:
+by callbacks into Python, and by a plain array, since blocks run one after another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A stand-in for libcuda: host memory for device memory, and device functions as tests.support.device_ir runs them.
+"""A stand-in for libcuda: host memory for device memory, and device functions as tests.support.device_ir runs
+them.
 
-It keeps the rules of the driver API that a program can break unseen: no call without a current context, no work on freed
-memory or a destroyed object, nothing that waits while a stream records.
+It keeps the rules of the driver API that a program can break unseen: no call without a current context, no
+work on freed memory or a destroyed object, nothing that waits while a stream records.
 """
 
 from __future__ import annotations

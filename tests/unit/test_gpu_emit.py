@@ -1,4 +1,5 @@
-"""Device functions: their LLVM IR, run on this CPU with one thread for every thread of a block, agrees with numpy."""
+"""Device functions: their LLVM IR, run on this CPU with one thread for every thread of a block, agrees with
+numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two models of the GPU slice, end to end: emulator against CPU, PTX against ptxas, and what is refused."""
+"""The models of the GPU slice, end to end: emulator against CPU, PTX against ptxas, what is refused."""
 
 from __future__ import annotations
 
