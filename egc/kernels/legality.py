@@ -45,7 +45,7 @@ def flops(node: Node) -> int:
 
 
 def work(node: Node, graph: Graph) -> int:
-    """Like ``flops``, in instructions on 4-byte lanes: 8-byte elements take two, and their conversions three."""
+    """Like ``flops``, in instructions on 4-byte lanes: 8-byte elements take two, their conversions three."""
     widest = max((itemsize(graph.types[name].dtype) for name in (*node.inputs, *node.outputs)), default=4)
     if widest <= _LANE_BYTES:
         return flops(node)

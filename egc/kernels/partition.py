@@ -10,8 +10,9 @@ inlined into all readers or none:
     paid    each reader's reads of the inlined value's own operands, and arithmetic for elements computed more
             than once: for a second reader, a broadcast, an overlapping window, tiles of a product
 
-A reader that broadcasts a value computes each of its elements many times, in lanes as few as the widest dtype on
-the way allows: arithmetic that costs more than a kernel's launch is done once, in a kernel of its own.
+A reader that broadcasts a value computes each of its elements many times, in lanes as few as the widest
+dtype on the way allows: arithmetic that costs more than a kernel's launch is done once, in a kernel of its
+own.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class _Partition:
 
     def cone(self, node: Node) -> _Cone:
         """What ``node`` computes together with its inlined operands."""
-        out = _Cone(anchor=node if node.op in ANCHORS else None, flops=flops(node), work=work(node, self.graph))
+        anchor = node if node.op in ANCHORS else None
+        out = _Cone(anchor, flops=flops(node), work=work(node, self.graph))
         for value in node.inputs:
             below = self.cones.get(value)
             if below is None:
@@ -184,13 +186,16 @@ class _Partition:
                 queries, keys = (self.graph.types[name].shape for name in user.inputs[:2])
                 scores = estimate(product((*queries[:-1], keys[-2])))
                 return self.repeats_little(cone, scores - estimate(here.size))
+            if value == user.inputs[1] and any(len(self.graph.users[name]) > 1 for name in cone.reads):
+                # Keys want a layout of their own (egc.kernels.layouts), which what others read cannot have.
+                return False
             return view_only and self.keeps_lanes(value, cone, user)
         if (user.op in GATHERS and value == user.inputs[0]) or user.op == "pool":
             return cheap
         return user.op in ANCHORS or user.op in GATHERS or user.op in SCATTERS or user.op in ("concat", "pad")
 
     def repeats_little(self, cone: _Cone, repeated: int) -> bool:
-        """Whether computing ``repeated`` elements once more costs less than a kernel that computes each once."""
+        """Whether computing ``repeated`` elements again costs less than a kernel that computes each once."""
         return repeated <= 0 or (cone.flops <= _CHEAP and repeated * cone.work <= _LAUNCH)
 
     def keeps_lanes(self, value: str, cone: _Cone, user: Node) -> bool:
