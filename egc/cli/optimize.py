@@ -18,13 +18,18 @@ EMITTED = ("graph", "kernels", "loops", "llvm", "asm", "ptx", "onnx")
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
-        "optimize", help="compile a model to an artifact", description="Compile an ONNX model to an .egc artifact."
+        "optimize",
+        help="compile a model to an artifact",
+        description="Compile an ONNX model to an .egc artifact.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.egc", help="default: MODEL.egc")
     add_compile_options(parser)
     parser.add_argument(
-        "--emit", default="", metavar="KIND,…", help=f"print stages instead of writing: {', '.join(EMITTED)}"
+        "--emit",
+        default="",
+        metavar="KIND,…",
+        help=f"print stages instead of compiling to a file: {', '.join(EMITTED)}; onnx writes a model to OUT",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(main=main)
@@ -35,14 +40,21 @@ def main(args: argparse.Namespace) -> int:
     kinds = [kind for kind in args.emit.split(",") if kind]
     if unknown := [kind for kind in kinds if kind not in EMITTED]:
         raise UsageError(f"--emit {', '.join(unknown)}: no such stage", hint=f"one of {', '.join(EMITTED)}")
+    output = args.output or args.model.parent / f"{args.model.stem}.egc"
+    if not kinds and not output.parent.is_dir():
+        raise UsageError(f"cannot write {output}", why=f"there is no folder {output.parent}")
     compiled = compiled_model(args.model, options_of(args))
     if kinds:
-        from egc.explain.emit import emitted
+        from egc.explain.emit import emitted, write_onnx
 
         for kind in kinds:
-            print(emitted(compiled, kind))
+            if kind == "onnx":
+                path = args.output or args.model.with_suffix(".optimized.onnx")
+                write_onnx(compiled, path)
+                print(f"wrote {path}")
+            else:
+                print(emitted(compiled, kind))
         return 0
-    output = args.output or args.model.with_suffix(".egc")
     compiled.write(output)
     report = compiled.report() | {"artifact": str(output), "bytes": output.stat().st_size}
     if args.json:

@@ -14,7 +14,7 @@ from onnx import FunctionProto, GraphProto, NodeProto, TypeProto
 from egc.errors import Problems
 from egc.frontend import registry, symbolic
 from egc.frontend.context import Context
-from egc.frontend.hosted import emit_host, function_body
+from egc.frontend.hosted import check_known, emit_host, function_body
 from egc.frontend.load import Model
 from egc.frontend.proto import BadProto, attribute_value, dense_array, tensor_array
 from egc.frontend.registry import NodeError, NotCompiled, OnnxNode
@@ -98,12 +98,16 @@ class Emitter:
         context._emit, context._inline = self.call, self.inline
 
     def run(self, nodes: Iterable[NodeProto], scope: Scope) -> None:
-        """Emit ``nodes`` in order; what goes wrong is noted, and what depends on it skipped."""
+        """Emit ``nodes`` in order; what goes wrong is noted, and what depends on it skipped.
+
+        An operator that nothing can run is told of wherever it stands: to know them all at once is what counts.
+        """
         for proto in nodes:
-            if any(name and scope.broken(name) for name in proto.input):
-                scope.failed.update(proto.output)
-                continue
             try:
+                if any(name and scope.broken(name) for name in proto.input):
+                    scope.failed.update(proto.output)
+                    self._check_known(proto, scope)
+                    continue
                 self._emit_proto(proto, scope)
             except NodeError as error:
                 self._problem(proto, scope, error.why, error.hint)
@@ -207,6 +211,11 @@ class Emitter:
                 attribute = bound
             out.append(attribute)
         return out
+
+    def _check_known(self, proto: NodeProto, scope: Scope) -> None:
+        """NodeError where nothing can run a node, whatever its operands are."""
+        if registry.find(registry.normal_domain(proto.domain), proto.op_type) is None:
+            check_known(proto, scope.opsets, tuple(self.functions.values()))
 
     def _results(self, proto: NodeProto, node: OnnxNode, scope: Scope) -> Sequence[str | None]:
         function = self.functions.get((proto.domain, proto.op_type, proto.overload))

@@ -95,18 +95,23 @@ def _unknown(proto: NodeProto, opsets: Mapping[str, int], known: set[tuple[str, 
     return missing
 
 
-def emit_host(
-    context: Context, proto: NodeProto, node: OnnxNode, scope: Scope, functions: Sequence[FunctionProto]
-) -> list[str | None]:
-    """A host node for ``proto``; NodeError where onnx.reference cannot run it or its result type is
-    unknown."""
-    missing = _unknown(proto, scope.opsets, {(f.domain, f.name) for f in functions})
+def check_known(proto: NodeProto, opsets: Mapping[str, int], functions: Sequence[FunctionProto]) -> None:
+    """NodeError where onnx.reference lacks the operator of a node, or of one in its subgraphs."""
+    missing = _unknown(proto, opsets, {(f.domain, f.name) for f in functions})
     if missing:
         unknown = ", ".join(dict.fromkeys(missing))
         raise NodeError(
             f"neither egc nor onnx.reference knows the operator {unknown}",
             "export the model with standard ONNX operators, or with the function's body",
         )
+
+
+def emit_host(
+    context: Context, proto: NodeProto, node: OnnxNode, scope: Scope, functions: Sequence[FunctionProto]
+) -> list[str | None]:
+    """A host node for ``proto``; NodeError where onnx.reference cannot run it or its result type is
+    unknown."""
+    check_known(proto, scope.opsets, functions)
     captured = sorted(set().union(*(free_names(g) for g in subgraphs(proto))))
     names = list(dict.fromkeys([*(n for n in proto.input if n), *captured]))
     operands = [scope.find(name) for name in names]

@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ import numpy as np
 
 DEFAULT_BACKEND = "tests.conformance.harness:evaluate_graph"
 TIMEOUT = 60.0
+MEMORY = 8 << 30  # bytes of address space of one process
 BATCH = 240  # tests of one process: the first one waits 2 s for imports
 # What these compute is random: no output of theirs can be compared.
 RANDOM = frozenset(
@@ -242,6 +244,8 @@ def _batch(names: Sequence[str], backend: str, timeout: float) -> Iterator[Resul
 
 
 def _worker(backend: str) -> None:
+    # A test that asks for all the memory there is shall fail alone.
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     module, _, function = backend.partition(":")
     call = getattr(importlib.import_module(module), function)
     out = sys.stdout
