@@ -186,6 +186,8 @@ def _read(path: Path) -> Machine:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput("the cost model cannot be read", where=str(path), why=str(error)) from None
+    if table.get("kind") == "gpu":
+        raise UsageError(f"the cost model {path.stem} describes a GPU", hint="--target gpu --arch sm_80")
     try:
         return _machine(path.stem, table)
     except (KeyError, TypeError, ValueError) as error:

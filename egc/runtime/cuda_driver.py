@@ -66,7 +66,7 @@ class Driver:
     """One device with its primary context, made current in every calling thread by `use`."""
 
     def __init__(self, device: int = 0, library: Any = None) -> None:
-        """DeviceError where there is no driver or no such device. Tests have a `library` in libcuda's place."""
+        """DeviceError where there is no driver or no such device. Tests give a `library` of their own."""
         self._library = library if library is not None else _load()
         for name, types in _SIGNATURES.items():
             function = getattr(self._library, name, None)
