@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from egc.egraph.vocabulary import CONSTRUCTORS
@@ -76,6 +77,9 @@ class Plan:
             self.node(s.Var(name, s.Span(s.Source("", ""), 0, 0)))
         self.left = len(self.nodes)
         self.claims: list[Claim] = []
+        written = {number for code in (*self.tests, *chain(*self.equations)) for number in floats(code)}
+        # What a premise compares a constant with, and numbers on either side of it.
+        self.numbers = tuple(sorted({n * f for n in written for f in (0.5, 1.0, 2.0)}))
 
     def claim(self, actions: Sequence[s.Action], sorts: Mapping[str, str]) -> None:
         """Compile what a rule's actions claim of its match. Raises Unsolvable."""
@@ -228,6 +232,13 @@ def variables(code: Code) -> set[str]:
         if isinstance(part, tuple) and part and isinstance(part[0], str)
         for name in variables(part)
     }
+
+
+def floats(code: Code) -> set[float]:
+    """The floating-point literals of an attribute's code."""
+    if code[0] == "value":
+        return {code[1]} if isinstance(code[1], float) else set()
+    return {number for part in code[1:] if isinstance(part, tuple) for number in floats(part)}
 
 
 def attribute_values(node: Node, state: State) -> Mapping[str, Any]:

@@ -159,11 +159,13 @@ class _Sampler:
     def splat_value(self, dtype: str) -> float:
         if dtype == "bool":
             return float(self.context.rng.random() < 0.5)
-        values = (0.0, 1.0, 2.0, 3.0, 5.0)
+        values: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 5.0)
         if not dtype.startswith("u"):
             values += (-1.0, -2.0)
         if dtype.startswith(("float", "bfloat")):
             values += (0.5, -0.25, 1.5)
+        if self.plan.numbers and self.context.chance(0.4):
+            values = self.plan.numbers
         return self.context.rng.choice(values)
 
     def type_of(self, node: Node) -> Any:
