@@ -37,11 +37,21 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "nests and costs. An .egc answers from the record that it holds; an .onnx is compiled first.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("node", nargs="?", metavar="NODE", help="an ONNX node, a value, a kernel or a call's number")
-    parser.add_argument("--why-not", metavar="RULE", help="why RULE is not behind the program, or not behind NODE")
-    parser.add_argument("--ban", metavar="RULE", help="what changes without RULE, and what it costs (needs an .onnx)")
-    parser.add_argument("--measure", action="store_true", help="run it, and show measured times beside predicted ones")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to explore, which needs no network")
+    parser.add_argument(
+        "node", nargs="?", metavar="NODE", help="an ONNX node, a value, a kernel or a call's number"
+    )
+    parser.add_argument(
+        "--why-not", metavar="RULE", help="why RULE is not behind the program, or not behind NODE"
+    )
+    parser.add_argument(
+        "--ban", metavar="RULE", help="what changes without RULE, and what it costs (needs an .onnx)"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="run it, and show measured times beside predicted ones"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page to explore, which needs no network"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON (docs/explain.md)")
     add_compile_options(parser)
     parser.set_defaults(main=main)
@@ -124,7 +134,7 @@ def why_not(opened: _Opened, args: argparse.Namespace) -> int:
     record = opened.record
     nodes, calls = find(record, args.node) if args.node else ([], None)
     answer = answer_of(record, args.why_not, calls)
-    if opened.compiled is not None and answer["verdict"] in ("no match", "budget"):
+    if opened.compiled is not None and answer["verdict"] in ("elsewhere", "no match", "budget"):
         from egc.explain.premises import first_failure
 
         snapshot, book = opened.compiled.snapshot, opened.compiled.book
@@ -145,7 +155,9 @@ def ban(opened: _Opened, args: argparse.Namespace) -> int:
     from egc.explain.ban import compare
 
     if opened.compiled is None:
-        raise UsageError("--ban compiles the model again", hint="give the .onnx that the artifact was made from")
+        raise UsageError(
+            "--ban compiles the model again", hint="give the .onnx that the artifact was made from"
+        )
     options = options_of(args)
     without = replace(options, disable_rules=(*options.disable_rules, args.ban))
     comparison = compare(opened.record, compiled_model(args.model, without).record, args.ban)

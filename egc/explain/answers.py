@@ -28,11 +28,17 @@ def print_why_not(record: Record, answer: Record, console: Console) -> None:
                 lines = [f"matched {text}" for text in step["matched"]] + [f"built   {text}" for text in step["built"]]
                 console.print(titled("for example", Text("\n".join(lines))))
         case "lost":
-            console.print(f"It lost on cost: {fired}, and what it built is dearer than what was chosen.")
+            by = difference(answer["seconds"])
+            console.print(f"It lost on cost: {fired}, and the best of what it built costs {by} beside what was chosen.")
             for loss in answer["lost"][:4]:
                 _print_loss(record, loss, console)
         case "unreachable":
             console.print(f"Not reachable: {fired}, but nothing that it built computes a value that the program needs.")
+        case "elsewhere":
+            console.print(f"Not here: {fired}, but built no spelling of what this call computes.")
+        case "unused":
+            what = "allowed no fusion that was made" if answer["stage"] == "fusion" else "built no loop nest that was chosen"
+            console.print(f"It {what}; other loop nests are in the depth of each call.")
         case "budget":
             console.print(f"A budget may have stopped it: {fired}, and {', '.join(answer['phases'])} ended by a budget.")
         case _:

@@ -23,13 +23,15 @@ _ALTERNATIVES = 4  # a call, and losses a rule, that are recorded
 
 @dataclass
 class Account:
-    """``covered``, ``derivations`` and ``alternatives`` are by call, ``lost`` and ``matches`` by rule."""
+    """``covered``, ``derivations``, ``alternatives`` and ``lost_in`` (by rule, the least seconds that one of its results
+    would cost more) are by call, ``lost`` and ``matches`` by rule."""
 
     origins: list[Json] = field(default_factory=list)
     steps: list[Json] = field(default_factory=list)
     covered: list[list[str]] = field(default_factory=list)
     derivations: list[list[int]] = field(default_factory=list)
     alternatives: list[list[Json]] = field(default_factory=list)
+    lost_in: list[dict[str, float]] = field(default_factory=list)
     lost: dict[str, list[Json]] = field(default_factory=dict)
     matches: Mapping[str, int] = field(default_factory=dict)
 
@@ -144,6 +146,8 @@ class _Accountant:
     def alternatives(self, index: int, nodes: Sequence[Node]) -> list[Json]:
         """The cheapest other spellings of a call's values, and by how much they are dearer."""
         found: list[tuple[Switch, Json]] = []
+        lost: dict[str, float] = {}
+        self.result.lost_in.append(lost)
         for eclass in self.eclasses(nodes):
             if eclass in self.snapshot.constant:
                 continue
@@ -152,6 +156,7 @@ class _Accountant:
                 found.append((switch, entry))
                 for rule in entry["rules"]:
                     self.lose(rule, entry)
+                    lost[rule] = min(switch.seconds, lost.get(rule, switch.seconds))
         found.sort(key=lambda pair: pair[0].seconds)
         return [entry for _, entry in found[:_ALTERNATIVES]]
 

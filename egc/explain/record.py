@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from egc.egraph.engine import FACTS, FUSION, PHASES
 from egc.explain.derive import Account, account
 from egc.ir.graph import Graph, Node, print_attr
 from egc.ir.kernel import print_kernel
@@ -92,6 +93,7 @@ def _call(
             "fused_by": [],
             "derivation": list(accounted.derivations[index]),
             "alternatives": [],
+            "lost": {},
             "predicted": None,
         }
     params = list(zip(call.kernel.params, call.args, strict=True))
@@ -106,6 +108,7 @@ def _call(
         "fused_by": list(call.fused_by),
         "derivation": list(accounted.derivations[index]),
         "alternatives": accounted.alternatives[index],
+        "lost": accounted.lost_in[index],
         "predicted": kernels[call.kernel.name].scheduled.cost.seconds,
     }
 
@@ -136,8 +139,16 @@ def cost_terms(cost: Cost) -> dict[str, float]:
     return {**cost.terms, "total": cost.seconds}
 
 
+def _stage(rule: Rule) -> str:
+    """Which e-graph a rule works in: ``graph``, ``fusion`` or ``loops``."""
+    if rule.ruleset == FUSION:
+        return "fusion"
+    return "graph" if rule.ruleset in {FACTS, *(name for _, names in PHASES for name in names)} else "loops"
+
+
 def _rule(rule: Rule, accounted: Account) -> dict[str, Any]:
     return {
+        "stage": _stage(rule),
         "class": rule.rule_class.value,
         "ruleset": rule.ruleset,
         "at": rule.location,

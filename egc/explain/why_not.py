@@ -5,7 +5,9 @@ The verdicts, in the order in which they are looked for:
     left out     the rule was disabled, or the accuracy does not admit its class
     chosen       it is part of the derivation, or allowed a fusion, or built the loop nest
     lost         it fired, and what it built costs more than what was chosen
+    elsewhere    (of a node) it fired, but built no spelling of this node's values
     unreachable  it fired, but nothing that it built computes a value that the program needs
+    unused       it speaks of kernels (fusion, loop nests), and none that was chosen came from it
     budget       it never fired, and a phase that runs it ended by a budget
     no match     it never fired: a premise failed
 """
@@ -13,7 +15,7 @@ The verdicts, in the order in which they are looked for:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from egc.errors import UsageError
@@ -27,7 +29,7 @@ def why_not(record: Record, rule: str, calls: Sequence[int] | None) -> Record:
     if not names:
         return _left_out(record, rule)
     answers = [_answer(record, name, calls) for name in names]
-    order = ("chosen", "lost", "unreachable", "budget", "no match")
+    order = ("chosen", "lost", "elsewhere", "unreachable", "unused", "budget", "no match")
     return min(answers, key=lambda answer: order.index(answer["verdict"]))
 
 
@@ -46,8 +48,13 @@ def _answer(record: Record, rule: str, calls: Sequence[int] | None) -> Record:
     among = range(len(record["calls"])) if calls is None else calls
     if chosen := [i for i in among if rule in rules_of_call(record, i)]:
         return answer | {"verdict": "chosen", "calls": chosen, "steps": _steps(record, rule, chosen)}
-    if lost := _lost(record, rule, calls):
-        return answer | {"verdict": "lost", "lost": lost}
+    if known["stage"] != "graph":
+        return answer | {"verdict": "unused", "stage": known["stage"]}
+    if any(rule in record["calls"][i]["lost"] for i in among):
+        seconds = _least(record, rule, among)
+        return answer | {"verdict": "lost", "seconds": seconds, "lost": _lost(record, rule, calls)}
+    if known["matches"] and calls is not None:
+        return answer | {"verdict": "elsewhere"}
     if known["matches"]:
         return answer | {"verdict": "unreachable"}
     if ended := [g["phase"] for g in record["growth"] if g["stopped"] != "saturated"]:
@@ -69,7 +76,13 @@ def _steps(record: Record, rule: str, calls: Sequence[int]) -> list[Record]:
     return [record["steps"][index] for index in sorted(indices) if record["steps"][index]["rule"] == rule]
 
 
+def _least(record: Record, rule: str, calls: Iterable[int]) -> float:
+    """By how much the program would get dearer with the best of the rule's results."""
+    return min(record["calls"][i]["lost"][rule] for i in calls if rule in record["calls"][i]["lost"])
+
+
 def _lost(record: Record, rule: str, calls: Sequence[int] | None) -> list[Record]:
+    """The rule's results that were not chosen, the narrowest first; those that were recorded in full."""
     if calls is None:
         return list(record["rules"][rule]["lost"])
     found = [loss for loss in record["rules"][rule]["lost"] if loss["call"] in calls]
