@@ -100,7 +100,7 @@ class Emitter:
     def run(self, nodes: Iterable[NodeProto], scope: Scope) -> None:
         """Emit ``nodes`` in order; what goes wrong is noted, and what depends on it skipped.
 
-        An operator that nothing can run is told of wherever it stands: to know them all at once is what counts.
+        An operator that nothing can run is told of wherever it stands: all of them at once.
         """
         for proto in nodes:
             try:

@@ -206,7 +206,10 @@ def _whole_batch(names: Sequence[str], backend: str, timeout: float) -> list[Res
     """The results of a batch; a process that crashed or hung over a test is followed by one for the rest."""
     results: list[Result] = []
     while len(results) < len(names):
-        results += _batch(names[len(results) :], backend, timeout)
+        for result in _batch(names[len(results) :], backend, timeout):
+            results.append(result)
+            if result.status in ("failed", "timeout"):
+                print(f"{result.status} {result.name}: {result.why[:200]}", file=sys.stderr, flush=True)
     return results
 
 

@@ -1,4 +1,4 @@
-"""The command line and bad input: an exit status, one message that says what and why, nothing left half-written.
+"""The command line and bad input: an exit status, one message of what and why, nothing left half-written.
 
 Status 0 is done, 1 that the work failed, 2 bad usage or bad input.
 """
