@@ -1,7 +1,6 @@
 """The whole way from a model to a program, one plain function after another.
 
-Every stage's value is kept in :class:`Compiled`, so that `egc optimize --emit`, `egc explain` and tests can look
-at it.
+Every stage's value is kept in :class:`Compiled`: `egc optimize --emit`, `egc explain` and tests look at it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from egc.codegen.gpu import BuiltDevice, build_gpu, parse_gpu_arch
-from egc.codegen.jobs import BuiltKernel, Workshop
+from egc.codegen.jobs import BuiltKernel, RuleChoice, Workshop
 from egc.codegen.link import link
 from egc.codegen.program import CompiledKernel, Program, assemble
 from egc.codegen.target import Target, parse_arch
@@ -147,7 +146,10 @@ def compile_model(
                 )
             else:
                 threads = options.threads or default_threads()
-                kernels, program = build_cpu(workshop, imported, graph, calls, machine, target, threads)
+                rules = RuleChoice(options.accuracy, options.disable_rules, options.rules)
+                kernels, program = build_cpu(
+                    workshop, imported, graph, calls, machine, target, threads, rules
+                )
         with clock("record"):
             stages = dict(clock.seconds)
             record = build_record(imported, book, machine, snapshot, extraction, calls, kernels, stages)
@@ -173,9 +175,10 @@ def build_cpu(
     machine: Machine,
     target: Target,
     threads: int,
+    rules: RuleChoice,
 ) -> tuple[Mapping[str, BuiltKernel], Program]:
     """Every distinct kernel built, and the program."""
-    kernels, runtime = workshop.build(distinct_kernels(calls), machine, target)
+    kernels, runtime = workshop.build(distinct_kernels(calls), machine, target, threads, rules)
     linked = link([*runtime.always, *(k.object for k in kernels.values())], runtime.library)
     compiled = {
         name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes)

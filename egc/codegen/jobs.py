@@ -16,7 +16,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
+from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, TypeVar
 
@@ -30,8 +32,11 @@ from egc.ir.dims import Dim
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Nest
 from egc.machine import Machine
-from egc.rules import bindings
+from egc.rules import RuleBook, bindings, load_rules
 from egc.schedule import Scheduled, prepare, schedule
+from egc.schedule.cells import shipped_loop_rules
+
+LOOPS = "loops"  # the ruleset of the loop e-graph
 
 # One kernel takes a fraction of a second; one that takes this long hangs.
 _PATIENCE_S = 120.0
@@ -63,10 +68,30 @@ class RuntimeObjects:
     library: tuple[bytes, ...]
 
 
-def build_kernel(kernel: Kernel, machine: Machine, target: Target) -> BuiltKernel:
+@dataclass(frozen=True)
+class RuleChoice:
+    """Which rules may fire, as the user said it: short enough to go along with every kernel."""
+
+    accuracy: str = "default"
+    disabled: tuple[str, ...] = ()
+    extra: tuple[Path, ...] = ()
+
+
+@lru_cache(maxsize=4)
+def loop_rules(choice: RuleChoice) -> RuleBook:
+    """The loop rules of a choice, read once a worker."""
+    if choice == RuleChoice():
+        return shipped_loop_rules()
+    book = load_rules(disabled=choice.disabled, accuracy=choice.accuracy, extra=choice.extra)
+    return book.only({LOOPS})
+
+
+def build_kernel(
+    kernel: Kernel, machine: Machine, target: Target, threads: int, rules: RuleChoice
+) -> BuiltKernel:
     """Schedule and compile one kernel in this process."""
     started = perf_counter()
-    scheduled = schedule(kernel, machine)
+    scheduled = schedule(kernel, machine, threads=threads, book=loop_rules(rules))
     emitted = emit(scheduled.nest, target)
     code = compile_module(emitted.text, target)
     return BuiltKernel(scheduled, emitted.name, code, emitted.scratch_bytes, perf_counter() - started)
@@ -130,7 +155,7 @@ class Workshop:
         return self._pool
 
     def build(
-        self, kernels: Sequence[Kernel], machine: Machine, target: Target
+        self, kernels: Sequence[Kernel], machine: Machine, target: Target, threads: int, rules: RuleChoice
     ) -> tuple[Mapping[str, BuiltKernel], RuntimeObjects]:
         """Every kernel built, by name in the given order, and the run-time.
 
@@ -138,7 +163,8 @@ class Workshop:
         """
         if target not in self._runtimes:
             self._runtimes[target] = build_runtime(target)
-        return self.each(build_kernel, kernels, machine, target), self._runtimes[target]
+        built = self.each(build_kernel, kernels, machine, target, threads, rules)
+        return built, self._runtimes[target]
 
     def each(self, build: Callable[..., Built], kernels: Sequence[Kernel], *args: Any) -> dict[str, Built]:
         """`build(kernel, *args)` for every kernel, by name in the given order; CompileError as in `build`."""

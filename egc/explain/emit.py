@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from egc.codegen.compile import assembly
 from egc.codegen.emit import emit
 from egc.codegen.gpu import join_ptx
@@ -9,6 +11,7 @@ from egc.codegen.nvptx import emit_device
 from egc.compiler import Compiled
 from egc.errors import UsageError
 from egc.kernels import KernelCall
+from egc.runtime.artifact import WriteError
 from egc.schedule.gpu_machine import GpuMachine
 
 
@@ -19,7 +22,9 @@ def emitted(compiled: Compiled, kind: str) -> str:
         case "graph":
             return str(compiled.extraction.graph)
         case "kernels":
-            return "\n\n".join(str(kernel.nest.kernel) for kernel in compiled.kernels.values()) + _calls(compiled)
+            return "\n\n".join(str(kernel.nest.kernel) for kernel in compiled.kernels.values()) + _calls(
+                compiled
+            )
         case "loops":
             return "\n\n".join(str(kernel.nest) for kernel in compiled.kernels.values())
         case "llvm" if gpu:
@@ -32,6 +37,24 @@ def emitted(compiled: Compiled, kind: str) -> str:
             texts = [emit(k.nest, compiled.target).text for k in compiled.kernels.values()]
             return "\n".join(assembly(text, compiled.target) for text in texts)
     raise UsageError(f"--emit {kind}: the target {compiled.target.arch} has no such stage")
+
+
+def write_onnx(compiled: Compiled, path: Path) -> None:
+    """Write the optimized graph as an ONNX model with the original's inputs and outputs: all of it or nothing."""
+    from egc.explain.onnx_export import to_onnx
+
+    imported = compiled.imported
+    names = {port.value: port.name for port in imported.inputs}
+    names |= {f"output {i}": port.name for i, port in enumerate(imported.outputs)}
+    model = to_onnx(compiled.extraction.graph, names)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        temporary.replace(path)
+    except OSError as error:
+        raise WriteError("cannot write the model", where=str(path), why=error.strerror) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _calls(compiled: Compiled) -> str:
