@@ -6,10 +6,14 @@ from the leaves upwards, and the equations are looked at again. An attempt that 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from egc.ir.infer import InferError, infer
-from egc.ir.types import TensorType
+from egc.ir.types import DTYPES, TensorType, is_float, is_integer, numpy_dtype
 from egc.soundness.fit import Context, admits, choose_attribute, choose_operand, order, row_vector
 from egc.soundness.plan import Code, Node, Plan, State, Unbound, attribute_values, bind, evaluate, variables
 from egc.soundness.values import Perm, Rejected, Undefined, same
@@ -173,9 +177,27 @@ class _Sampler:
             dtypes = [self.state.types[child].dtype for child in node.children if node.op != "output"]
             if not admits(node.op, attribute_values(node, self.state), dtypes):
                 raise Rejected(f"{node.op} does not take {', '.join(dtypes)}")
+            if node.op == "splat" and not is_held(attribute_values(node, self.state)):
+                raise Rejected("no constant of the dtype has the value")
             return node_type(node, self.state)
         except (InferError, Undefined, Unbound) as error:
             raise Rejected(str(error)) from None
+
+
+def is_held(attrs: Mapping[str, Any]) -> bool:
+    """Whether a dtype holds a scalar constant's value, floats rounded: a model has no others."""
+    dtype, value = attrs["dtype"], attrs["value"]
+    if dtype not in DTYPES or not isinstance(value, float):
+        return False
+    if dtype == "bool":
+        return value in (0.0, 1.0)
+    if is_float(dtype):
+        with np.errstate(over="ignore"):
+            return not math.isfinite(value) or bool(np.isfinite(np.asarray(value).astype(numpy_dtype(dtype))))
+    if not is_integer(dtype) or not value.is_integer():
+        return False
+    info = np.iinfo(numpy_dtype(dtype))
+    return int(info.min) <= value <= int(info.max)
 
 
 def node_type(node: Node, state: State) -> Any:
