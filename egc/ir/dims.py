@@ -1,9 +1,9 @@
 """Tensor extents: integers, or symbolic integer expressions over named dims.
 
-A symbolic dim is a polynomial with integer coefficients over *atoms*; an atom is a symbol (``batch``) or a call of
-``floordiv``, ``mod``, ``min`` or ``max`` on dims. Polynomials are kept in one normal form, so two dims that are equal
-by ring arithmetic are equal as Python objects. The text form (``batch*seq + 1``, ``floordiv(h - 1, 2) + 1``) prints
-and parses.
+A symbolic dim is a polynomial with integer coefficients over *atoms*; an atom is a symbol (``batch``) or a
+call of ``floordiv``, ``mod``, ``min`` or ``max`` on dims. Polynomials are kept in one normal form, so two
+dims that are equal by ring arithmetic are equal as Python objects. The text form (``batch*seq + 1``,
+``floordiv(h - 1, 2) + 1``) prints and parses.
 
 This module imports only the standard library: the runtime evaluates dims with it.
 """
@@ -50,7 +50,9 @@ class DimError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SymDim:
-    """A non-constant dim: the sum of ``coefficient * product(monomial)`` over ``terms`` (normal form, sorted)."""
+    """A non-constant dim: the sum of ``coefficient * product(monomial)`` over
+    ``terms`` (normal form, sorted).
+    """
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -105,7 +107,9 @@ def symbol(name: str) -> SymDim:
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:
-    """``a // b``, rounding down; exact division of a polynomial by an integer, and of a dim by itself, is folded."""
+    """``a // b``, rounding down; exact division of a polynomial by an integer, and of a dim by itself,
+    is folded.
+    """
     if isinstance(a, int) and isinstance(b, int):
         if b == 0:
             raise DimError(f"division of {a} by zero")
@@ -187,7 +191,9 @@ def substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:
 
 
 def evaluate(dim: Dim, env: Mapping[str, int]) -> int:
-    """The value of ``dim`` where every symbol has a value in ``env``; DimError names the first that has none."""
+    """The value of ``dim`` where every symbol has a value in ``env``;
+    DimError names the first that has none.
+    """
     if isinstance(dim, int):
         return dim
     total = 0
@@ -199,7 +205,9 @@ def evaluate(dim: Dim, env: Mapping[str, int]) -> int:
                 coefficient *= env[atom]
             else:
                 try:
-                    coefficient *= _FUNCTIONS[atom.fn](evaluate(atom.args[0], env), evaluate(atom.args[1], env))
+                    coefficient *= _FUNCTIONS[atom.fn](
+                        evaluate(atom.args[0], env), evaluate(atom.args[1], env)
+                    )
                 except ZeroDivisionError:
                     raise DimError(f"division by zero in {atom}") from None
         total += coefficient

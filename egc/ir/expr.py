@@ -56,7 +56,9 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``buffer[index]``; where a guard ``0 <= dim < extent`` fails nothing is read and the value is ``other``."""
+    """``buffer[index]``; where a guard ``0 <= dim < extent`` fails nothing is
+    read and the value is ``other``.
+    """
 
     buffer: str
     index: tuple[IndexExpr, ...]
@@ -122,7 +124,9 @@ def cast(arg: Expr, dtype: str) -> Expr:
 
 
 def expand_definitions(expr: Expr) -> Expr:
-    """``expr`` with every defined function (silu, gelu_erf …) replaced by its definition, down to primitives."""
+    """``expr`` with every defined function (silu, gelu_erf …) replaced by its definition,
+    down to primitives.
+    """
 
     def expand(node: Expr) -> Expr:
         if isinstance(node, Call) and (definition := FUNCTIONS[node.fn].definition):

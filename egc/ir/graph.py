@@ -3,10 +3,11 @@
     graph   ::= "graph" NAME "{" input* constant* node* "return" "%"value… "}"
     input   ::= "input" %value ":" type
     constant::= "constant" %value ":" type "=" (literal | sha256)
-    node    ::= %value… "=" op "(" %value… ")" ["{" attr=value, … "}"] ":" type… ["# from" JSON list of ONNX nodes]
+    node    ::= %value… "=" op "(" %value… ")" ["{" attr=value,
+            … "}"] ":" type… ["# from" JSON list of ONNX nodes]
 
-Nodes stand in topological order. A constant is its type and the hash of its bytes; the bytes stay where they are (an
-array, possibly memory-mapped) and never enter the e-graph.
+Nodes stand in topological order. A constant is its type and the hash of its bytes; the bytes stay where they
+are (an array, possibly memory-mapped) and never enter the e-graph.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ AttrValue: TypeAlias = "int | float | str | bool | tuple[Dim, ...]"
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A tensor known at compile time. Equal when type and bytes are equal; ``data`` may be a read-only memory map."""
+    """A tensor known at compile time. Equal when type and bytes are equal;
+    ``data`` may be a read-only memory map.
+    """
 
     data: np.ndarray
 
@@ -75,7 +78,9 @@ def _uniform(data: np.ndarray, first: np.generic) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation: ``attrs`` in the order of the operator's table entry, ``sources`` the ONNX nodes it came from."""
+    """One operation: ``attrs`` in the order of the operator's table entry,
+    ``sources`` the ONNX nodes it came from.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -159,12 +164,15 @@ def print_attr(value: AttrValue) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-# Constants up to this size are hashed when they are built, so that equal ones share a value; weights are hashed later.
+# Constants up to this size are hashed when they are built, so that equal ones share a value;
+# weights are hashed later.
 _HASHED_BYTES = 4096
 
 
 class GraphBuilder:
-    """Builds a Graph node by node, inferring each result's type; the frontend and the extractor write through it."""
+    """Builds a Graph node by node, inferring each result's type;
+    the frontend and the extractor write through it.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -182,7 +190,9 @@ class GraphBuilder:
         return name
 
     def constant(self, data: np.ndarray, name: str | None = None) -> str:
-        """The value of a constant tensor; equal constants share one value, unless they are too large to hash for that."""
+        """The value of a constant tensor; equal constants share one value,
+        unless they are too large to hash for that.
+        """
         constant = Constant(np.asarray(data))
         if data.nbytes > _HASHED_BYTES:
             name = self.fresh("c") if name is None or name in self.types else name
@@ -222,9 +232,7 @@ class GraphBuilder:
         order = tuple((key, attrs[key]) for key, _ in OPS[op].attrs)
         types = infer(op, tuple(self.types[name] for name in inputs), dict(order))
         wanted = names or (None,) * len(types)
-        outputs = tuple(
-            name if name and name not in self.types else self.fresh("v") for name in wanted
-        )
+        outputs = tuple(name if name and name not in self.types else self.fresh("v") for name in wanted)
         self.types.update(zip(outputs, types, strict=True))
         self._nodes.append(Node(op, tuple(inputs), outputs, order, sources))
         return outputs

@@ -56,7 +56,8 @@ def decode_host(text: str) -> onnx.ModelProto:
 def run_host(text: str, args: Sequence[Any]) -> list[Any]:
     """The results of a host node over ``args`` (arrays; lists and None for sequences and optionals).
 
-    Whatever ``onnx.reference`` raises comes through. Its scalars come back as arrays of rank 0, its text as arrays of objects.
+    Whatever ``onnx.reference`` raises comes through. Its scalars come back as arrays of rank 0,
+    its text as arrays of objects.
     """
     names, evaluator = _evaluator(text)
     with np.errstate(all="ignore"):

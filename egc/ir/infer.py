@@ -1,6 +1,7 @@
 """Result types of operators: a pure function of operand types and attributes.
 
-The frontend, the e-graph's type facts and the checker of rules all call :func:`infer`; an operator is typed in one place.
+The frontend, the e-graph's type facts and the checker of rules all call :func:`infer`;
+an operator is typed in one place.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def infer(op: str, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorT
     """The result types of ``op`` over operands of ``types``; InferError where they do not fit."""
     low, high = OPS[op].arity
     if len(types) < low or (high is not None and len(types) > high):
-        raise InferError(f"{op} takes {low if low == high else f'{low} to {high}'} operands, not {len(types)}")
+        raise InferError(
+            f"{op} takes {low if low == high else f'{low} to {high}'} operands, not {len(types)}"
+        )
     try:
         out = _RULES[op](types, attrs)
     except InferError as error:
@@ -33,7 +36,9 @@ def infer(op: str, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorT
 
 
 def broadcast(*shapes: Shape) -> Shape:
-    """numpy's broadcast of shapes; two different symbolic dims, or a symbol and an integer over 1, are taken as equal."""
+    """numpy's broadcast of shapes; two different symbolic dims, or a symbol and an integer over 1,
+    are taken as equal.
+    """
     rank = max(map(len, shapes), default=0)
     out: list[Dim] = []
     for i in range(rank):
@@ -156,7 +161,9 @@ def _slice(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     (x,) = types
     if not len(attrs["starts"]) == len(attrs["sizes"]) == len(attrs["steps"]) == x.rank:
         raise InferError(f"starts, sizes and steps need {x.rank} entries each")
-    for start, size, step, extent in zip(attrs["starts"], attrs["sizes"], attrs["steps"], x.shape, strict=True):
+    for start, size, step, extent in zip(
+        attrs["starts"], attrs["sizes"], attrs["steps"], x.shape, strict=True
+    ):
         if all(isinstance(v, int) for v in (start, size, extent)) and size:
             last = start + (size - 1) * step
             if not (0 <= start < extent and 0 <= last < extent):

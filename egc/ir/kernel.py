@@ -5,10 +5,10 @@
                    out[index, …] = result        (with acc, the combined value, where there is a reduction)
                    value = expr                  (only where there is a reduction)
 
-A stage computes one element of ``out`` for every point of its parallel axes. Stages run in order. The first ``shared``
-axes have the same names and extents in every stage: stages may share loops over them, and a local buffer then needs to
-hold only what one iteration of those loops uses. Where ``shared`` is 0 a kernel has one stage, or stages that write
-disjoint parts of its outputs and read none of them.
+A stage computes one element of ``out`` for every point of its parallel axes. Stages run in order. The first
+``shared`` axes have the same names and extents in every stage: stages may share loops over them, and a local
+buffer then needs to hold only what one iteration of those loops uses. Where ``shared`` is 0 a kernel has one
+stage, or stages that write disjoint parts of its outputs and read none of them.
 
 Indices are dims (egc.ir.dims) over axis names and dim names, so a view is index arithmetic.
 """
@@ -55,10 +55,11 @@ class Buffer:
 class Stage:
     """One tensor comprehension.
 
-    ``value`` is computed at every point of ``axes`` x ``reduce`` and combined over ``reduce`` by ``combine``; ``result``,
-    in which Acc stands for the combined value, is stored at ``out[index]``. Without a reduction ``combine`` is None,
-    ``reduce`` is empty and ``result`` is the whole computation (``value`` equals it). ``mode`` is ``set``, or the function
-    by which a scatter combines with what is stored already (add, mul, max, min): such a stage runs in order.
+    ``value`` is computed at every point of ``axes`` x ``reduce`` and combined over ``reduce`` by ``combine``;
+    ``result``, in which Acc stands for the combined value, is stored at ``out[index]``. Without a reduction
+    ``combine`` is None, ``reduce`` is empty and ``result`` is the whole computation (``value`` equals it).
+    ``mode`` is ``set``, or the function by which a scatter combines with what is stored already (add, mul,
+    max, min): such a stage runs in order.
     """
 
     name: str

@@ -4,27 +4,30 @@
     loop  ::= "for" AXIS "step" STEP KIND
     pack  ::= "pack" BUFFER "dim" D "by" BLOCK
 
-A loop walks its axis from the position that the enclosing loops over that axis give, in steps of ``step``, up to the
-step of the nearest enclosing loop over the same axis (to the axis' extent where there is none). So splitting an axis by
-16 is two loops, `step 16` outside `step 1`; the product over the loops of an axis covers it exactly once. Where a step
-does not divide, the last iteration is cut off at the extent.
+A loop walks its axis from the position that the enclosing loops over that axis give, in steps of ``step``, up
+to the step of the nearest enclosing loop over the same axis (to the axis' extent where there is none). So
+splitting an axis by 16 is two loops, `step 16` outside `step 1`; the product over the loops of an axis covers
+it exactly once. Where a step does not divide, the last iteration is cut off at the extent.
 
 Kinds:
 
-    par      iterations are shared among the threads; only outermost loops, several par loops form one index space
+    par      iterations are shared among the threads; only outermost loops, several par loops form one index
+             space
     seq      one after another
     unroll   copies in straight-line code; inside the outermost reduction loop these span the register tile
     vec      one vector instruction per iteration set: step 1, innermost, at most one per stage
     block    GPU: one iteration a block of threads; only outermost loops
     thread   GPU: one iteration a thread of the block; outside the loops over reduction axes
 
-Inside the outermost loop over a reduction axis, loops over parallel axes are ``unroll`` or ``vec``: the partial results
-of that tile are held in registers across the whole reduction. A ``vec`` loop over a reduction axis keeps one partial
-result per lane and combines the lanes at the end; a ``thread`` loop over a reduction axis does the same with the threads
-of a block: it has step 1, is innermost, and then no other loop of the stage is a ``thread`` loop.
+Inside the outermost loop over a reduction axis, loops over parallel axes are ``unroll`` or ``vec``: the
+partial results of that tile are held in registers across the whole reduction. A ``vec`` loop over a reduction
+axis keeps one partial result per lane and combines the lanes at the end; a ``thread`` loop over a reduction
+axis does the same with the threads of a block: it has step 1, is innermost, and then no other loop of the
+stage is a ``thread`` loop.
 
-``pack`` gives a constant parameter a physical layout other than row-major: dim D is cut into blocks of BLOCK elements
-(zero-filled at the end); the block index becomes the outermost dim and the position in the block the innermost one.
+``pack`` gives a constant parameter a physical layout other than row-major: dim D is cut into blocks of BLOCK
+elements (zero-filled at the end);
+the block index becomes the outermost dim and the position in the block the innermost one.
 """
 
 from __future__ import annotations
@@ -69,7 +72,9 @@ class Pack:
 
 @dataclass(frozen=True)
 class Nest:
-    """A scheduled kernel. ``stages`` has the loops of each stage, inside ``shared``, which run over shared axes."""
+    """A scheduled kernel. ``stages`` has the loops of each stage, inside ``shared``,
+    which run over shared axes.
+    """
 
     kernel: Kernel
     stages: tuple[tuple[Loop, ...], ...]

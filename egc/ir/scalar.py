@@ -1,12 +1,13 @@
 """The scalar functions: one table that every stage reads.
 
-A function is named, has an arity, a rule for its result dtype and, where it is not primitive, a definition by other
-functions. Primitive functions have a numpy meaning here and an LLVM meaning in ``egc/codegen``; a defined function
-(``silu``) needs neither. The rule files know the same functions as the constructors of the sort ``Fn``: ``silu`` is
-``(Silu)``, ``gelu_erf`` is ``(GeluErf)``.
+A function is named, has an arity, a rule for its result dtype and, where it is not primitive, a definition by
+other functions. Primitive functions have a numpy meaning here and an LLVM meaning in ``egc/codegen``; a
+defined function (``silu``) needs neither. The rule files know the same functions as the constructors of the
+sort ``Fn``: ``silu`` is ``(Silu)``, ``gelu_erf`` is ``(GeluErf)``.
 
-Integer division truncates toward zero and ``mod`` takes the divisor's sign for integers and floats alike, as ONNX
-defines them; ``fmod`` takes the dividend's sign. ``min`` and ``max`` propagate NaN, ``round`` rounds half to even.
+Integer division truncates toward zero and ``mod`` takes the divisor's sign for integers and floats alike, as
+ONNX defines them; ``fmod`` takes the dividend's sign. ``min`` and ``max`` propagate NaN,
+``round`` rounds half to even.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import numpy as np
 class Fn:
     """One scalar function.
 
-    ``result`` is ``"same"`` (the dtype of the last operand), or a dtype name. ``definition`` builds the function from
-    other functions: it takes ``call(name, *args)``, ``const(value)`` and the operands. ``flops`` is the number of vector
-    instructions it costs per element, a rough figure that the cost models scale. ``reassociates`` says that evaluating
-    it changes rounding against its ONNX spelling.
+    ``result`` is ``"same"`` (the dtype of the last operand), or a dtype name. ``definition`` builds the
+    function from other functions: it takes ``call(name, *args)``, ``const(value)`` and the operands.
+    ``flops`` is the number of vector instructions it costs per element, a rough figure that the cost models
+    scale. ``reassociates`` says that evaluating it changes rounding against its ONNX spelling.
     """
 
     name: str
@@ -70,7 +71,8 @@ def _fmod(a: Any, b: Any) -> Any:
 def _pow(a: Any, b: Any) -> Any:
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype.kind in "iu" and b.dtype.kind in "iu":
-        # Integer powers wrap, as products do; numpy refuses negative exponents, whose powers truncate to 0, 1 or -1.
+        # Integer powers wrap, as products do; numpy refuses negative exponents, whose powers truncate to 0,
+        # 1 or -1.
         whole = np.power(a, np.maximum(b, 0).astype(a.dtype))
         return np.where(b < 0, np.power(a.astype(np.float64), np.minimum(b, 0)).astype(a.dtype), whole)
     if a.dtype.kind in "iu":
@@ -152,8 +154,8 @@ _PRIMITIVES = (
     Fn("select", 3, numpy=np.where),
 )
 
-# Definitions take (call, const, *operands). GELU: Hendrycks & Gimpel, arXiv:1606.08415; the tanh form is its eq. 2.
-# Hard-swish and hard-sigmoid (slope 1/6, shift 1/2): Howard et al., arXiv:1905.02244.
+# Definitions take (call, const, *operands). GELU: Hendrycks & Gimpel, arXiv:1606.08415; the tanh form is its
+# eq. 2. Hard-swish and hard-sigmoid (slope 1/6, shift 1/2): Howard et al., arXiv:1905.02244.
 _DEFINED = (
     Fn("relu", 1, definition=lambda c, k, x: c("max", x, k(0.0)), flops=1),
     Fn("reciprocal", 1, definition=lambda c, k, x: c("div", k(1.0), x), flops=6),
@@ -254,7 +256,9 @@ def combiner_identity(combine: str, dtype: str) -> int | float | bool:
 
 
 def apply_numpy(name: str, args: tuple[Any, ...]) -> Any:
-    """``name`` applied elementwise to numpy operands of one dtype (broadcast), as ONNX defines it, warnings silent."""
+    """``name`` applied elementwise to numpy operands of one dtype (broadcast), as ONNX defines it,
+    warnings silent.
+    """
     fn = FUNCTIONS[name]
     with np.errstate(all="ignore"):
         if fn.numpy is not None:
@@ -271,6 +275,8 @@ def apply_numpy(name: str, args: tuple[Any, ...]) -> Any:
 def result_dtype(name: str, dtypes: tuple[str, ...]) -> str:
     """The dtype of ``name`` applied to operands of ``dtypes``."""
     rule = FUNCTIONS[name].result
-    return dtypes[-1] if rule == "same" and name not in ("shift_left", "shift_right", "pow") else (
-        dtypes[0] if rule == "same" else rule
+    return (
+        dtypes[-1]
+        if rule == "same" and name not in ("shift_left", "shift_right", "pow")
+        else (dtypes[0] if rule == "same" else rule)
     )

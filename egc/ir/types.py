@@ -1,9 +1,9 @@
 """Element types and tensor types.
 
-A dtype is one of the names in ``DTYPES`` (numpy's and ml_dtypes' spelling, ``string`` for text); a tensor type is a
-dtype and a shape of dims. The text form of a type is ``float32[batch, 3, 224, 224]``; a scalar is ``float32[]``.
-A value that is no tensor (ONNX's sequences, optionals and maps: a Python list, None or dict) has the type ``object[]``;
-only host nodes read and make such values.
+A dtype is one of the names in ``DTYPES`` (numpy's and ml_dtypes' spelling, ``string`` for text); a tensor
+type is a dtype and a shape of dims. The text form of a type is ``float32[batch, 3, 224, 224]``; a scalar is
+``float32[]``. A value that is no tensor (ONNX's sequences, optionals and maps: a Python list, None or dict)
+has the type ``object[]``; only host nodes read and make such values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import numpy as np
 from egc.ir.dims import Dim, Shape, parse_dim, product, symbols_of
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
-SMALL_FLOATS = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn")
+SMALL_FLOATS = (
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+    "float4_e2m1fn",
+)
 SIGNED = ("int8", "int16", "int32", "int64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 SMALL_INTS = ("int4", "uint4", "int2", "uint2")
