@@ -1,8 +1,8 @@
 """Writing a Graph as egglog terms.
 
-Value i of the graph is named ``(Id i)``; every node's term refers to its operands by these names, so terms stay flat.
-Operands of a scalar function get one rank (a reshape is inserted where numpy would align them) and a constant operand of
-a commutative function comes second, so that rules need one pattern, not four.
+Value i of the graph is named ``(Id i)``; every node's term refers to its operands by these names, so terms
+stay flat. Operands of a scalar function get one rank (a reshape is inserted where numpy would align them) and
+a constant operand of a commutative function comes second, so that rules need one pattern, not four.
 """
 
 from __future__ import annotations
@@ -15,10 +15,24 @@ from egc.egraph.terms import Terms
 from egc.egraph.vocabulary import constructor_of
 from egc.ir.graph import Graph, Node
 
-COMMUTATIVE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "bit_and", "bit_or", "bit_xor", "eq", "ne"})
+COMMUTATIVE = frozenset(
+    {"add", "mul", "min", "max", "and", "or", "xor", "bit_and", "bit_or", "bit_xor", "eq", "ne"}
+)
 
 # A uniform constant is written by value only where a double holds it exactly.
-_EXACT = ("float32", "float64", "float16", "bfloat16", "int32", "int64", "int8", "int16", "uint8", "uint16", "uint32")
+_EXACT = (
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int32",
+    "int64",
+    "int8",
+    "int16",
+    "uint8",
+    "uint16",
+    "uint32",
+)
 _EXACT_LIMIT = 2**53
 
 
@@ -75,7 +89,9 @@ class _Encoder:
             self.define(name, self.terms.call("Const", self.terms.literal(constant.digest)))
             return
         assert value is not None
-        splat = self.terms.call("Splat", self.terms.literal(constant.type.dtype), self.terms.literal(float(value)))
+        splat = self.terms.call(
+            "Splat", self.terms.literal(constant.type.dtype), self.terms.literal(float(value))
+        )
         if constant.type.rank:
             splat = self.terms.call("Expand", splat, self.terms.dims(constant.type.shape))
         self.define(name, splat)
@@ -125,7 +141,9 @@ class _Encoder:
 
     def concat(self, node: Node) -> None:
         if len(node.inputs) == 1:
-            term = self.terms.call("Reshape", self.id(node.inputs[0]), self.terms.dims(self.graph.types[node.output].shape))
+            term = self.terms.call(
+                "Reshape", self.id(node.inputs[0]), self.terms.dims(self.graph.types[node.output].shape)
+            )
         else:
             axis = self.terms.literal(node.attr("axis"))
             term = self.id(node.inputs[0])

@@ -1,8 +1,9 @@
 """Equality saturation in phases, under budgets.
 
-A phase is a list of rulesets that run together, one iteration at a time, with the ruleset ``facts`` brought to rest
-before each; it ends when nothing changes or a budget is hit. One egglog iteration cannot be interrupted, so the
-budgets are checked between iterations, and rules are written to grow slowly (``rules/README.md``).
+A phase is a list of rulesets that run together, one iteration at a time, with the ruleset ``facts`` brought
+to rest before each; it ends when nothing changes or a budget is hit. One egglog iteration cannot be
+interrupted, so the budgets are checked between iterations,
+and rules are written to grow slowly (``rules/README.md``).
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ def saturate(graph: Graph, book: RuleBook, budget: Budget | None = None) -> Snap
 
 
 def legal_fusions(graph: Graph, book: RuleBook, budget: Budget | None = None) -> dict[tuple[str, str], str]:
-    """Which (producer, consumer) values of ``graph`` may share a kernel, and by which rule of the ruleset ``fuse``.
+    """Which (producer, consumer) values of ``graph`` may share a kernel,
+    and by which rule of the ruleset ``fuse``.
 
-    This runs in an e-graph of its own, in which every e-class has the one e-node that extraction chose, so that a rule
-    speaks of what is computed and not of what could have been.
+    This runs in an e-graph of its own, in which every e-class has the one e-node that extraction chose, so
+    that a rule speaks of what is computed and not of what could have been.
     """
     run = _Run(graph, book, budget or Budget(), ((FUSION, (FUSION,)),))
     run.run_phases()

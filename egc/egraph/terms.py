@@ -1,7 +1,7 @@
 """Building egglog terms and actions as syntax trees, without going through text.
 
-egglog's parser copies the whole source into every node's span, so parsing a long program is quadratic; trees built here
-share one span.
+egglog's parser copies the whole source into every node's span, so parsing a long program is quadratic; trees
+built here share one span.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How graph operators and egglog constructors correspond.
 
-Every constructor of ``rules/prelude.egg`` that stands for an operator has one entry here: the operator and, argument by
-argument, what it carries. ``map`` has a constructor for each number of operands; ``concat`` is binary and nests to the
-left; operators with several results have the sort ``Multi`` and are read through ``Output``.
+Every constructor of ``rules/prelude.egg`` that stands for an operator has one entry here: the operator and,
+argument by argument, what it carries. ``map`` has a constructor for each number of operands; ``concat`` is
+binary and nests to the left; operators with several results have the sort
+``Multi`` and are read through ``Output``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def _table() -> dict[str, Constructor]:
     entries.append(Constructor("Concat", "concat", (("operand", "T"), ("operand", "T"), ("axis", "i64"))))
     topk = tuple((name, SORT_OF_KIND[kind]) for name, kind in OPS["topk"].attrs)
     entries.append(Constructor("Topk", "topk", (("operand", "T"), *topk), multi=True))
-    entries.append(Constructor("Host", "host", (("operands", "TVec"), ("node", "String"), ("types", "String")), True))
+    entries.append(
+        Constructor("Host", "host", (("operands", "TVec"), ("node", "String"), ("types", "String")), True)
+    )
     return {entry.name: entry for entry in entries}
 
 

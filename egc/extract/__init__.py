@@ -1,4 +1,6 @@
-"""Extraction: a Snapshot and a machine's rates come in, the cheapest equivalent Graph and how it was chosen go out."""
+"""Extraction: a Snapshot and a machine's rates come in,
+the cheapest equivalent Graph and how it was chosen go out.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ def extract(
 ) -> Extraction:
     """The cheapest graph that ``snapshot`` holds for the outputs of ``source``.
 
-    Bottom-up first, then improvement on the cost with sharing for at most ``seconds``, then, where ``ilp_seconds`` is
-    positive, an integer program warm-started from that (needs the package ``highspy``).
+    Bottom-up first, then improvement on the cost with sharing for at most ``seconds``, then, where
+    ``ilp_seconds`` is positive, an integer program warm-started from that (needs the package ``highspy``).
     """
     started = time.perf_counter()
     model = CostModel(snapshot, rates)

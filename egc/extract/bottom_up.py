@@ -1,9 +1,10 @@
 """Bottom-up extraction: the cheapest e-node of every e-class, cheapest classes first.
 
-Knuth's generalisation of Dijkstra's algorithm (Knuth, Information Processing Letters 6(1), 1977): an e-class is settled
-when its price can no longer fall, so choices are free of cycles by construction. The price of an e-class is what it costs
-to compute it alone *with sharing*: the sum over the set of e-classes that it needs. (A tree's cost would double at every
-residual connection and say nothing about the graph.) Sets are bit masks, and only e-classes that cost something have a bit,
+Knuth's generalisation of Dijkstra's algorithm (Knuth, Information Processing Letters 6(1), 1977): an e-class
+is settled when its price can no longer fall, so choices are free of cycles by construction. The price of an
+e-class is what it costs to compute it alone *with sharing*: the sum over the set of e-classes that it needs.
+(A tree's cost would double at every residual connection and say nothing about the graph.) Sets are bit masks,
+and only e-classes that cost something have a bit,
 so the union of two sets takes as long as the smaller one's own part is large.
 """
 

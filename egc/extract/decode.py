@@ -1,7 +1,7 @@
 """A solution as a Graph again, with constant e-classes computed now.
 
-An e-class that depends on constants alone becomes a constant; the values that only lead to it are dropped, so a folded
-weight is stored once, in the form in which it is read.
+An e-class that depends on constants alone becomes a constant; the values that only lead to it are dropped, so
+a folded weight is stored once, in the form in which it is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Decoded:
 
 
 def decode(source: Graph, snapshot: Snapshot, solution: Solution) -> Decoded:
-    """The graph that ``solution`` chose. Value names and ONNX nodes carry over from ``source`` where values survive."""
+    """The graph that ``solution`` chose.
+    Value names and ONNX nodes carry over from ``source`` where values survive.
+    """
     return _Decoder(source, snapshot, solution).run()
 
 
@@ -67,7 +69,9 @@ class _Decoder:
         return Decoded(self.builder.finish(outputs), {name: eclass for eclass, name in self.names.items()})
 
     def is_known(self, eclass: int) -> bool:
-        """Whether an e-class is a constant of known size; one expanded to a symbolic extent is computed at run time."""
+        """Whether an e-class is a constant of known size;
+        one expanded to a symbolic extent is computed at run time.
+        """
         if eclass not in self.known:
             children = self.solution.choice[eclass].children
             type_ = self.snapshot.types.get(eclass)
@@ -114,7 +118,9 @@ class _Decoder:
         )
 
     def operands(self, eclass: int, enode: ENode) -> tuple[int, ...]:
-        """The operands of an e-node; a chain of binary concatenations that nothing else reads is one long one."""
+        """The operands of an e-node; a chain of binary concatenations that
+        nothing else reads is one long one.
+        """
         if enode.op != "concat":
             return enode.children
         first = self.solution.choice[enode.children[0]]

@@ -1,9 +1,10 @@
 """Extraction as an integer program, for those who want the optimum or a bound on it.
 
-One binary variable an e-node, one an e-class: the roots are needed; a needed e-class has one chosen e-node; a chosen
-e-node needs its operands. E-classes that can reach each other also get an order, which a chosen e-node must respect,
-so that no choice needs itself (Yang et al., "Equality Saturation for Tensor Graph Superoptimization", MLSys 2021, §5.1).
-The search starts from a known solution and stops at a time limit with the best so far and a lower bound.
+One binary variable an e-node, one an e-class: the roots are needed; a needed e-class has one chosen e-node; a
+chosen e-node needs its operands. E-classes that can reach each other also get an order, which a chosen e-node
+must respect, so that no choice needs itself (Yang et al., "Equality Saturation for Tensor Graph
+Superoptimization", MLSys 2021, §5.1). The search starts from a known solution and stops at a time limit with
+the best so far and a lower bound.
 """
 
 from __future__ import annotations

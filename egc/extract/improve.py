@@ -1,7 +1,8 @@
 """Improving a solution on its true cost, with sharing counted once.
 
-One e-class at a time, every other e-node of the class is tried: what it newly needs is added, what nothing needs any
-more is dropped, and the switch is kept where the sum falls. Passes repeat until one changes nothing or the time is up.
+One e-class at a time, every other e-node of the class is tried: what it newly needs is added, what nothing
+needs any more is dropped, and the switch is kept where the sum falls.
+Passes repeat until one changes nothing or the time is up.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class _Search:
             self.reindex()
 
     def place(self, eclasses: tuple[int, ...], before: float) -> bool:
-        """Give ``eclasses`` and what they need places below ``before``; False where floats lie too close for one."""
+        """Give ``eclasses`` and what they need places below ``before``;
+        False where floats lie too close for one.
+        """
         for eclass in eclasses:
             if eclass in self.position:
                 if self.position[eclass] >= before:
@@ -110,7 +113,9 @@ class _Search:
         return False
 
     def delta(self, eclass: int, old: ENode, new: ENode, uses: dict[int, int] | None = None) -> float:
-        """The change of the total when ``eclass`` switches from ``old`` to ``new``; ``uses`` gets the new counts."""
+        """The change of the total when ``eclass`` switches from ``old`` to ``new``;
+        ``uses`` gets the new counts.
+        """
         uses = {} if uses is None else uses
 
         def count(c: int) -> int:

@@ -18,14 +18,18 @@ class CyclicChoice(ValueError):
 
 @dataclass(frozen=True)
 class Solution:
-    """A choice closed under children and free of cycles; ``order`` lists the needed e-classes, children first."""
+    """A choice closed under children and free of cycles; ``order`` lists the needed e-classes,
+    children first.
+    """
 
     choice: Choice
     roots: tuple[int, ...]
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The e-classes that the roots need, children before parents; CyclicChoice where there is no such order."""
+        """The e-classes that the roots need, children before parents;
+        CyclicChoice where there is no such order.
+        """
         return topological(self.choice, self.roots)
 
     def cost(self, cost_of: CostOf) -> float:
