@@ -16,7 +16,9 @@ from egc.schedule.gpu_machine import GpuMachine
 
 
 def emitted(compiled: Compiled, kind: str) -> str:
-    """The text of one stage: graph, kernels, loops, llvm, asm (CPU) or ptx (GPU); UsageError for a stage the target does not have."""
+    """The text of one stage: graph, kernels, loops, llvm, asm (CPU) or ptx (GPU);
+    UsageError for a stage the target does not have.
+    """
     gpu = isinstance(compiled.machine, GpuMachine)
     match kind:
         case "graph":
@@ -40,7 +42,9 @@ def emitted(compiled: Compiled, kind: str) -> str:
 
 
 def write_onnx(compiled: Compiled, path: Path) -> None:
-    """Write the optimized graph as an ONNX model with the original's inputs and outputs: all of it or nothing."""
+    """Write the optimized graph as an ONNX model with the original's inputs and outputs:
+    all of it or nothing.
+    """
     from egc.explain.onnx_export import to_onnx
 
     imported = compiled.imported
