@@ -1,9 +1,10 @@
 """Numeric soundness of rules: in come checked rule files, out come counterexamples.
 
-Each rule that unites tensors is instantiated with random shapes, attributes and data that satisfy its premises, and both
-sides are evaluated by :mod:`egc.ir.evaluate`.
+Each rule that unites tensors is instantiated with random shapes, attributes and data that satisfy its
+premises, and both sides are evaluated by :mod:`egc.ir.evaluate`.
 
-    premises.py    a rule's premises → plans: relations resolved by the rules that derive them, patterns unified
+    premises.py    a rule's premises → plans: relations resolved by the rules that derive them, patterns
+                   unified
     sample.py      a plan → shapes, dtypes and attributes that satisfy it, operator by operator (fit.py)
     data.py        … → arrays
     compare.py     both sides' values, by the rule's class

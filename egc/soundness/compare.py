@@ -1,10 +1,11 @@
 """Evaluating both sides of a rule, and what counts as equal.
 
-Where both sides only move and combine numbers by operations that round once (arithmetic, comparisons, views), an exact
-rule must give the same bits, but for the sign of a zero and the bits of a NaN. Everything else in floating point is
-compared in double precision whatever the dtype, so that the tolerance speaks of the mathematics and not of rounding:
-it is a few units in the last place *of the rule's dtype* (constants in a rule file are rounded to that) relative to the
-greatest number on the way, as cancellation may amplify what is rounded there.
+Where both sides only move and combine numbers by operations that round once (arithmetic, comparisons, views),
+an exact rule must give the same bits, but for the sign of a zero and the bits of a NaN. Everything else in
+floating point is compared in double precision whatever the dtype, so that the tolerance speaks of the
+mathematics and not of rounding: it is a few units in the last place *of the rule's dtype* (constants in a
+rule file are rounded to that) relative to the greatest number on the way,
+as cancellation may amplify what is rounded there.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ class Comparison:
         dtypes = {t.dtype for i, _ in nodes for t in _parts(state.types[i])}
         self.floats = [dtype for dtype in dtypes if dtype in FLOATS]
         exact = rule_class is RuleClass.EXACT
-        # In double precision there is no wider type to accumulate in: sums in another order round differently.
+        # In double precision there is no wider type to accumulate in:
+        # sums in another order round differently.
         self.bitwise = not self.floats or (
             exact and rounds_once and not (summing and "float64" in self.floats)
         )

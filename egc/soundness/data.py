@@ -1,4 +1,6 @@
-"""Arrays for the leaves of an instance: plain numbers, edge cases, and indices where a reader asks for them."""
+"""Arrays for the leaves of an instance: plain numbers, edge cases,
+and indices where a reader asks for them.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ def _integers(type_: TensorType, low: int, high: int, rng: np.random.Generator) 
 
 
 def _distinct(type_: TensorType, extent: int, axis: int, rng: np.random.Generator) -> Any:
-    """Indices that are distinct along ``axis``, a few of them negative: ONNX leaves it open who wins on a clash."""
+    """Indices that are distinct along ``axis``, a few of them negative:
+    ONNX leaves it open who wins on a clash.
+    """
     if type_.shape[axis] > extent:
         raise Rejected("a scatter names an element twice")
     out = np.zeros(type_.shape, numpy_dtype(type_.dtype))

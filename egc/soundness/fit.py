@@ -1,8 +1,8 @@
 """Random operands and attributes that an operator takes.
 
-For each operator there is an order in which operands (numbers) and attributes (names) are chosen, and a function that
-chooses one of them, given the others that are known. What it returns may still not fit where a rule binds the rest;
-type inference then rejects it, and another attempt is made.
+For each operator there is an order in which operands (numbers) and attributes (names) are chosen, and a
+function that chooses one of them, given the others that are known. What it returns may still not fit where a
+rule binds the rest; type inference then rejects it, and another attempt is made.
 """
 
 from __future__ import annotations

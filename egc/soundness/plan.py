@@ -1,4 +1,5 @@
-"""Resolved premises as a small program: tensor terms in an order in which they can be typed, attributes as code.
+"""Resolved premises as a small program: tensor terms in an order in which they can be typed,
+attributes as code.
 
 Code is a nested tuple, evaluated by :func:`evaluate` under an environment of attribute values and node types:
 
@@ -32,7 +33,9 @@ class Unbound(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """A tensor term. ``op`` is an operator, "splat", "output", or "leaf" for a tensor that stands for itself."""
+    """A tensor term. ``op`` is an operator, "splat", "output",
+    or "leaf" for a tensor that stands for itself.
+    """
 
     op: str
     children: tuple[int, ...]
@@ -42,8 +45,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that a rule says of its match: a union of two tensors ("union") or attributes ("equal"), or the fact of
-    that name.
+    """Something that a rule says of its match: a union of two tensors ("union") or attributes ("equal"), or
+    the fact of that name.
     """
 
     kind: str
@@ -52,7 +55,8 @@ class Claim:
 
 
 class Plan:
-    """What a rule's premises ask for; what its actions claim is compiled into the same nodes, behind the ``left`` ones.
+    """What a rule's premises ask for; what its actions claim is compiled into the same nodes,
+    behind the ``left`` ones.
 
     ``tensors`` are the variables of the premises that stand for tensors.
     """

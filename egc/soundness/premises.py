@@ -1,8 +1,8 @@
 """A rule's premises → equations between terms, with relations replaced by what derives them.
 
-A premise such as ``(mean-of m x axes)`` holds of what the rules that state it match, so it is resolved: a rule (or a
-fact of the file) that states it is chosen, renamed apart, unified with the premise, and its premises are resolved in
-turn. What remains are terms, equations of attributes, and tests.
+A premise such as ``(mean-of m x axes)`` holds of what the rules that state it match, so it is resolved: a
+rule (or a fact of the file) that states it is chosen, renamed apart, unified with the premise, and its
+premises are resolved in turn. What remains are terms, equations of attributes, and tests.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Knowledge:
 
 @dataclass
 class Resolved:
-    """Premises as equations. ``bindings`` maps variables to what they are; ``equations`` must hold of computed values."""
+    """Premises as equations. ``bindings`` maps variables to what they are;
+    ``equations`` must hold of computed values.
+    """
 
     bindings: dict[str, s.Expr] = field(default_factory=dict)
     equations: list[tuple[s.Expr, s.Expr]] = field(default_factory=list)
@@ -180,7 +182,9 @@ class Resolver:
             self.unify(a, self.knowledge.expanded(b))
 
     def unify(self, a: s.Expr, b: s.Expr) -> None:
-        """Make two expressions equal; what is only known when computed becomes an equation. Raises Unsolvable."""
+        """Make two expressions equal; what is only known when computed becomes an equation.
+        Raises Unsolvable.
+        """
         a, b = self.out.walk(a), self.out.walk(b)
         if a == b:
             return
@@ -241,8 +245,9 @@ def _makes_tensors(environment: Environment, head: str) -> bool:
 def find_definitions(
     environment: Environment, rules: Sequence[Rule], known: Iterable[str]
 ) -> dict[str, Definition]:
-    """The definitions of tensor constructors that are not ``known``: the first rule that equates ``(name x…)``, its
-    arguments distinct variables, with a term over no other variables and of constructors that are known by then.
+    """The definitions of tensor constructors that are not ``known``: the first rule that equates
+    ``(name x…)``, its arguments distinct variables,
+    with a term over no other variables and of constructors that are known by then.
     """
     known = set(known)
     found: dict[str, Definition] = {}

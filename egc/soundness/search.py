@@ -23,7 +23,8 @@ from egc.soundness.sample import node_type, sample
 from egc.soundness.values import Rejected, Undefined, same
 
 DTYPES = ("float32", "float64", "int32", "float16", "bool", "int64", "uint8", "bfloat16", "int8")
-# Sizes of axes, smaller ones first, so that the first counterexample is a small one; some with nothing at all.
+# Sizes of axes, smaller ones first, so that the first counterexample is a small one;
+# some with nothing at all.
 PALETTES = ((1, 2), (1, 2, 3), (0, 1, 2), (1, 3), (2, 3, 4), (1, 5, 2), (0, 2, 3), (4, 6), (1, 7, 3))
 PLANS = 24  # ways to derive the premises that are tried
 ATTEMPTS = 4000  # at shapes and attributes that satisfy the premises
@@ -294,7 +295,9 @@ def failure_rank(failure: Failure) -> int:
 
 
 def _is_plain(zeros: Any) -> bool:
-    """Whether a leaf's data may be any number: indices are not all zero where they are chosen, or cannot be told apart."""
+    """Whether a leaf's data may be any number: indices are not all zero where they are chosen,
+    or cannot be told apart.
+    """
     return not np.any(zeros != 0)
 
 
@@ -333,7 +336,9 @@ def _shown(value: Any) -> str:
 
 
 def _lengths(plan: Plan) -> Sequence[int]:
-    """Ranks that the premises may ask for: small integers and lengths of literal vectors, and what a spatial rank means."""
+    """Ranks that the premises may ask for: small integers and lengths of literal vectors,
+    and what a spatial rank means.
+    """
     found: list[int] = []
 
     def visit(code: Any) -> None:

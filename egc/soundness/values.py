@@ -1,7 +1,7 @@
 """egglog's primitives over plain values, as egglog 13.2 computes them.
 
-Vectors are tuples, dims are integers, a permutation is a :class:`Perm`, a scalar function is its name, a function value
-(``unstable-fn``) is a :class:`Closure`.
+Vectors are tuples, dims are integers, a permutation is a :class:`Perm`, a scalar function is its name, a
+function value (``unstable-fn``) is a :class:`Closure`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Numeric soundness: rules that are wrong, some only at a boundary, have a counterexample; rules that are right have none.
+"""Numeric soundness: rules that are wrong, some only at a boundary, have a counterexample;
+rules that are right have none.
 
-`unsound/` holds a file for each way to be wrong, which its head explains; `sound/` rules that look dangerous and are not.
+`unsound/` holds a file for each way to be wrong, which its head explains;
+`sound/` rules that look dangerous and are not.
 """
 
 import re
@@ -63,7 +65,9 @@ def test_shipped_rules_are_sound(file: str) -> None:
     assert [str(d) for d in check_soundness(rules, SHIPPED)] == []
 
 
-@pytest.mark.parametrize("name", ["softmax", "layer-norm", "conv2d-channels-last", "fold-scale-into-conv", "attention"])
+@pytest.mark.parametrize(
+    "name", ["softmax", "layer-norm", "conv2d-channels-last", "fold-scale-into-conv", "attention"]
+)
 def test_rules_are_instantiated_in_many_ways(name: str) -> None:
     knowledge = knowledge_of(SHIPPED)
     [rule] = [r for r in SHIPPED.rules if r.name == name]
