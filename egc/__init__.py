@@ -47,9 +47,10 @@ def compile(
 ) -> Session:
     """Compile a model and return a Session over it, without a file in between.
 
-    ``model`` is the path of an ``.onnx`` file, its bytes, or a ModelProto. ``threads`` is by default the number of
-    cores this process may use; ``accuracy`` is exact, default or fast; ``shapes`` fixes input shapes and ``values``
-    whole inputs, such as a shape that the model takes as data; ``time_budget`` bounds the searches, in seconds. Raises egc.errors.EgcError.
+    ``model`` is the path of an ``.onnx`` file, its bytes, or a ModelProto. ``threads`` is by default the
+    number of cores this process may use; ``accuracy`` is exact, default or fast; ``shapes`` fixes input
+    shapes and ``values`` whole inputs, such as a shape that the model takes as data; ``time_budget`` bounds
+    the searches, in seconds. Raises egc.errors.EgcError.
     """
     from pathlib import Path
 
@@ -72,7 +73,8 @@ def compile(
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None) -> Session:
-    """A Session over an ``.egc`` artifact; ``device`` is ``cuda`` or ``emulator`` for one that is made for a GPU.
+    """A Session over an ``.egc`` artifact;
+    ``device`` is ``cuda`` or ``emulator`` for one that is made for a GPU.
 
     Artifacts hold native code: load only those you trust.
     """

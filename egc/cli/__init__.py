@@ -1,4 +1,6 @@
-"""The command line: one module per subcommand, each with ``add_parser(subparsers)`` and ``main(args) -> exit code``."""
+"""The command line: one module per subcommand, each with ``add_parser(subparsers)`` and
+``main(args) -> exit code``.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of a pipe went away: nobody is left to tell. Keep the interpreter from flushing into it again.
+        # The reader of a pipe went away: nobody is left to tell.
+        # Keep the interpreter from flushing into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

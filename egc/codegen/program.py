@@ -1,4 +1,6 @@
-"""From compiled kernels to a program: buffers, packed constants, steps and the manifest that the runtime reads."""
+"""From compiled kernels to a program: buffers, packed constants,
+steps and the manifest that the runtime reads.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from egc.runtime.memory import live_ranges, plan_arena
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """One distinct kernel's nest, the symbol of its function, and the scratch bytes that each thread needs."""
+    """One distinct kernel's nest, the symbol of its function,
+    and the scratch bytes that each thread needs.
+    """
 
     nest: Nest
     symbol: str
@@ -54,7 +58,8 @@ def assemble(
     """The program that runs ``calls`` in order. ``kernels`` is keyed by the names of the calls' kernels."""
     assembler = _Assembler(graph, kernels)
     inputs = tuple(
-        m.Port(p.name, p.type.dtype, _dims(p.type.shape), assembler.place(p.value, "input")) for p in imported.inputs
+        m.Port(p.name, p.type.dtype, _dims(p.type.shape), assembler.place(p.value, "input"))
+        for p in imported.inputs
     )
     for name in graph.outputs:
         assembler.place(name, _home(graph.types[name], "output"))

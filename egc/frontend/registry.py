@@ -5,8 +5,8 @@
         return [ctx.map("softplus", node.inputs[0])]
 
 An entry turns one ONNX node into graph nodes and returns the values of the node's outputs. It raises
-:class:`NotCompiled` where egc has no spelling for this use of the operator (the node then runs on the host, and is
-reported) and :class:`NodeError`, usually through ``ctx.fail``, where the node itself is wrong.
+:class:`NotCompiled` where egc has no spelling for this use of the operator (the node then runs on the host,
+and is reported) and :class:`NodeError`, usually through ``ctx.fail``, where the node itself is wrong.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ DOMAINS: Mapping[str, str] = {"ai.onnx": ""}
 
 
 class NotCompiled(Exception):
-    """This use of the operator has no spelling in egc's primitives; the text says why. The node goes to the host."""
+    """This use of the operator has no spelling in egc's primitives; the text says why.
+    The node goes to the host.
+    """
 
 
 class NodeError(Exception):
@@ -60,10 +62,10 @@ class NodeError(Exception):
 class OnnxNode:
     """An ONNX node with its operands resolved.
 
-    ``version`` is the opset that introduced the form of the operator in force (its ``since_version``), ``opset`` the
-    model's opset of this domain. ``inputs`` are egc values, None where an optional operand is absent. ``attributes``
-    are Python values: numbers, strings, lists of them, numpy arrays for tensors, GraphProtos for subgraphs.
-    ``outputs`` are the ONNX names, "" where an optional output is absent.
+    ``version`` is the opset that introduced the form of the operator in force (its ``since_version``),
+    ``opset`` the model's opset of this domain. ``inputs`` are egc values, None where an optional operand is
+    absent. ``attributes`` are Python values: numbers, strings, lists of them, numpy arrays for tensors,
+    GraphProtos for subgraphs. ``outputs`` are the ONNX names, "" where an optional output is absent.
     """
 
     op_type: str

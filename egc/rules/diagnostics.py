@@ -21,8 +21,8 @@ class Diagnostic:
     details: tuple[str, ...] = ()  # lines that are printed below the place: a counterexample
 
     def __str__(self) -> str:
-        """`file:line:column: error: message`, the line, carets under the span's first line, the details and the
-        hint."""
+        """`file:line:column: error: message`, the line, carets under the span's first line, the details and
+        the hint."""
         line, column = self.span.line, self.span.column
         text = self.span.source.line(line)
         width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))

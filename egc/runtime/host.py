@@ -19,8 +19,8 @@ class HostError(EgcError):
 def run_host_step(step: HostStep, inputs: list[Any], env: Mapping[str, int]) -> list[Any]:
     """The outputs in order: arrays, or lists and None for sequences and optionals.
 
-    `env` has the values of dim names. HostError where the operator fails, or where onnx, which is imported only
-    here, is not installed.
+    `env` has the values of dim names. HostError where the operator fails, or where onnx, which is imported
+    only here, is not installed.
     """
     try:
         if step.op:

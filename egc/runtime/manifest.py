@@ -78,10 +78,10 @@ class KernelStep:
 class HostStep:
     """An ONNX node that `onnx.reference` runs, or an operator of egc's own that numpy runs.
 
-    An ONNX node: `model` is its text as `egc.ir.host` writes it; `inputs` and `outputs` are the buffers of that
-    model's inputs and outputs, in order. An operator: `model` is empty, `op` its name in `egc.ir.ops` and `attrs`
-    the JSON of its attributes, in which a symbolic dim is `{"dim": text}`. `label` names the step in errors and
-    profiles.
+    An ONNX node: `model` is its text as `egc.ir.host` writes it; `inputs` and `outputs` are the buffers of
+    that model's inputs and outputs, in order. An operator: `model` is empty, `op` its name in `egc.ir.ops`
+    and `attrs` the JSON of its attributes, in which a symbolic dim is `{"dim": text}`. `label` names the step
+    in errors and profiles.
     """
 
     model: str

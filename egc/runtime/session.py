@@ -67,7 +67,8 @@ class Session:
         """Check the machine and the constants, start the threads (the artifact's own number by default).
 
         ``device`` says where a GPU artifact runs: ``cuda`` or ``emulator``. ArtifactError where the artifact
-        cannot be used here; UsageError for an impossible number of threads, or an artifact not for the device.
+        cannot be used here; UsageError for an impossible number of threads,
+        or an artifact not for the device.
         """
         if not isinstance(artifact, Artifact):
             artifact = open_artifact(Path(artifact))
