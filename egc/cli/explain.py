@@ -33,8 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "explain",
         help="say why a model was compiled the way it was",
-        description="Explain a compilation: kernels, the ONNX nodes they cover, the rules that led to them, their loop "
-        "nests and costs. An .egc answers from the record that it holds; an .onnx is compiled first.",
+        description="Explain a compilation: kernels, the ONNX nodes they cover, the rules that led to them, "
+        "their loop nests and costs. An .egc answers from the record that it holds; an .onnx is compiled first.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument(

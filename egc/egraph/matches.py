@@ -1,4 +1,5 @@
-"""Rules as plans over egglog's tables: given the values of a rule's variables, which rows it matched and which it built."""
+"""Rules as plans over egglog's tables: given the values of a rule's variables, which rows it matched and
+which it built."""
 
 from __future__ import annotations
 
@@ -60,8 +61,8 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class PatternNode:
-    """One term of a rule. ``refs`` are its arguments: position i of the match's values (literals behind the variables),
-    or ~j for node j of the plan; None where a primitive's value is not recorded."""
+    """One term of a rule. ``refs`` are its arguments: position i of the match's values (literals behind the
+    variables), or ~j for node j of the plan; None where a primitive's value is not recorded."""
 
     head: str
     refs: tuple[int | None, ...]
@@ -82,7 +83,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Match:
-    """One firing of a rule: the raw values of its plan's literals and variables, and the rows of its nodes."""
+    """One firing of a rule: the raw values of its plan's literals and variables, and the rows of its
+    nodes."""
 
     plan: Plan
     values: tuple[Any, ...]
@@ -114,7 +116,9 @@ class _Planner:
         left = len(self.nodes)
         built: list[int | None] = []
         for action in self.rule.actions:
-            if isinstance(action, s.Union | s.Let) or (isinstance(action, s.Call) and action.head not in SIGNATURES):
+            if isinstance(action, s.Union | s.Let) or (
+                isinstance(action, s.Call) and action.head not in SIGNATURES
+            ):
                 built += [self.top(expr) for expr in s.action_exprs(action)]
         return Plan(
             self.rule,
@@ -178,7 +182,8 @@ def matches_of(plan: Plan, rows: Iterable[Any], tables: Tables) -> list[Match]:
 
 
 def _completed(key: tuple[Any, ...], table: dict[tuple[Any, ...], Any]) -> tuple[Any, ...]:
-    """The first row that agrees with a key in which values are missing; the key itself where there is none."""
+    """The first row that agrees with a key in which values are missing; the key itself where there is
+    none."""
     for candidate in table:
         if all(a is None or a == b for a, b in zip(key, candidate, strict=True)):
             return candidate

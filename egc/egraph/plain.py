@@ -15,8 +15,8 @@ _LEAF_ATTRS = {"Input": ("name",), "Const": ("digest",), "Splat": ("dtype", "val
 class PlainTerms:
     """Stands in for :class:`egc.egraph.terms.Terms`: a term becomes its e-class, and its e-node is noted.
 
-    ``roots`` are the e-classes of the model's values and ``eclass_of`` those of all e-nodes. ``enodes`` are the e-nodes
-    met, ``values`` the pairs of a value's ``Id`` and the e-node that computes it.
+    ``roots`` are the e-classes of the model's values and ``eclass_of`` those of all e-nodes. ``enodes`` are
+    the e-nodes met, ``values`` the pairs of a value's ``Id`` and the e-node that computes it.
     """
 
     def __init__(self, roots: Mapping[str, int], eclass_of: Mapping[ENode, int]) -> None:

@@ -1,9 +1,9 @@
 """What the rules did, read from the tables that they wrote while they fired (egc/rules/provenance.py).
 
-A row of such a table is a match: the values of the rule's variables. With the rule's text it says which terms were matched
-and which were built. A *derivation* orders matches so that each one matches only terms of the model, and terms that earlier
-ones built. Rows do not tell when a rule fired, so the order is found again: a match is ready when all that it matched is
-derived, and a term's derivation is the first match to build it.
+A row of such a table is a match: the values of the rule's variables. With the rule's text it says which terms
+were matched and which were built. A *derivation* orders matches so that each one matches only terms of the
+model, and terms that earlier ones built. Rows do not tell when a rule fired, so the order is found again: a
+match is ready when all that it matched is derived, and a term's derivation is the first match to build it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _GIVEN = -1  # in place of a match: a term of the model, or a fact that type inf
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term as a rule spells it: ``args`` has for each operand of ``enode`` the term that the rule names there, None for
-    a variable."""
+    """A term as a rule spells it: ``args`` has for each operand of ``enode`` the term that the rule names
+    there, None for a variable."""
 
     eclass: int
     enode: ENode
@@ -39,8 +39,8 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A row of a relation: ``args`` are pairs of sort and value; a value of sort T is an e-class, or the term that the
-    rule names there."""
+    """A row of a relation: ``args`` are pairs of sort and value; a value of sort T is an e-class, or the term
+    that the rule names there."""
 
     name: str
     args: tuple[tuple[str, Any], ...]
@@ -48,8 +48,8 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One firing of ``rule``. ``needs`` are the matches, by number, that built what this one matched; ``variables`` has
-    pairs of sort and value."""
+    """One firing of ``rule``. ``needs`` are the matches, by number, that built what this one matched;
+    ``variables`` has pairs of sort and value."""
 
     number: int
     rule: str
@@ -62,7 +62,9 @@ class Step:
 class Provenance:
     """The matches of a saturated e-graph. Nothing is read before it is asked for."""
 
-    def __init__(self, reader: Reader, book: RuleBook, graph: Graph, roots: Mapping[str, int], given: str) -> None:
+    def __init__(
+        self, reader: Reader, book: RuleBook, graph: Graph, roots: Mapping[str, int], given: str
+    ) -> None:
         """``given`` is the ruleset whose facts are not accounted for: types and constness."""
         self.reader = reader
         self.book = book
@@ -89,7 +91,8 @@ class Provenance:
 
     @cached_property
     def original(self) -> Mapping[ENode, tuple[str, ...]]:
-        """The e-nodes of the model's own terms, and the values that they compute (none for parts of a term)."""
+        """The e-nodes of the model's own terms, and the values that they compute (none for parts of a
+        term)."""
         terms = PlainTerms(self.roots, {enode: eclass for _, _, eclass, enode in self.reader.entries})
         encoded = encode(self.graph, terms)  # type: ignore[arg-type]
         names = {number: name for name, number in encoded.ids.items()}
@@ -151,9 +154,11 @@ class Provenance:
         ]
 
     def derivation(self, enodes: Iterable[ENode], within: Callable[[int], bool] | None = None) -> list[int]:
-        """The matches that lead from the model's terms to ``enodes``, in an order in which they can be replayed.
+        """The matches that lead from the model's terms to ``enodes``, in an order in which they can be
+        replayed.
 
-        With ``within``, only terms of e-classes that it holds for are traced back; others are taken as they are.
+        With ``within``, only terms of e-classes that it holds for are traced back; others are taken as they
+        are.
         """
         order: list[int] = []
         state: dict[int, bool] = {}  # False: begun, True: done
@@ -248,7 +253,10 @@ class _Decoder:
             terms = iter(self.args(pattern))
             named = (next(terms) if sort in ("T", "Multi") else None for sort in sorts)
             return Fact(
-                name, tuple((s, v) if term is None else (s, term) for (s, v), term in zip(args, named, strict=True))
+                name,
+                tuple(
+                    (s, v) if term is None else (s, term) for (s, v), term in zip(args, named, strict=True)
+                ),
             )
         eclass = self.reader.number(self.tables.of(name)[inputs])
         return Term(eclass, self.enode(name, inputs), self.args(pattern))
@@ -260,7 +268,11 @@ class _Decoder:
         sorts = self.tables.operators[name].inputs
         pairs = list(zip(sorts, inputs, strict=True))
         children = tuple(self.reader.number(value) for sort, value in pairs if sort in ("T", "Multi"))
-        attrs = [(f"{sort}{i}", self.reader.decode(sort, v)) for i, (sort, v) in enumerate(pairs) if sort in ATTRIBUTES]
+        attrs = [
+            (f"{sort}{i}", self.reader.decode(sort, v))
+            for i, (sort, v) in enumerate(pairs)
+            if sort in ATTRIBUTES
+        ]
         return ENode(name, children, tuple(attrs))
 
     def args(self, pattern: PatternNode) -> tuple[Term | None, ...]:

@@ -12,7 +12,9 @@ from egc.ir.dims import Dim, parse_dim
 from egc.ir.scalar import BY_CONSTRUCTOR
 
 _LEAVES = ("Input", "Const", "Splat")
-KNOWN = frozenset((*_LEAVES, *CONSTRUCTORS, "Output"))  # the constructors of tensor terms that e-nodes are read from
+KNOWN = frozenset(
+    (*_LEAVES, *CONSTRUCTORS, "Output")
+)  # the constructors of tensor terms that e-nodes are read from
 ATTRIBUTES = frozenset(("i64", "f64", "String", "bool", "IVec", "DVec", "Dim", "Perm", "Fn"))
 DECODED = ATTRIBUTES | {"T", "Multi", "TVec"}  # the sorts that Reader.decode knows
 
@@ -88,7 +90,8 @@ class Reader:
 
     @cached_property
     def entries(self) -> list[tuple[str, Any, int, ENode]]:
-        """Every row of a tensor constructor: the constructor, the row, its e-class and the e-node that it is."""
+        """Every row of a tensor constructor: the constructor, the row, its e-class and the e-node that it
+        is."""
         return [
             (name, row, self.number(row.output), self.node(name, row.inputs))
             for name in (*_LEAVES, *CONSTRUCTORS, "Output")

@@ -1,6 +1,7 @@
 """A saturated e-graph as plain values: e-classes of e-nodes, their types, and what the rules recorded.
 
-Extraction, explanation and tests read snapshots; only ``provenance`` still looks into egglog's tables, when it is asked.
+Extraction, explanation and tests read snapshots; only ``provenance`` still looks into egglog's tables, when
+it is asked.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class ENode:
     """An operator over e-classes.
 
-    ``op`` is an operator of :mod:`egc.ir.ops`, or ``input``, ``const``, ``splat`` (leaves), or ``output`` (attribute
-    ``index`` of the e-class of an operator with several results).
+    ``op`` is an operator of :mod:`egc.ir.ops`, or ``input``, ``const``, ``splat`` (leaves), or ``output``
+    (attribute ``index`` of the e-class of an operator with several results).
     """
 
     op: str
@@ -50,7 +51,8 @@ class Growth:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A frozen e-graph. ``roots`` maps each value of the graph to its e-class; ``provenance`` says what the rules did."""
+    """A frozen e-graph. ``roots`` maps each value of the graph to its e-class; ``provenance`` says what the
+    rules did."""
 
     classes: Mapping[int, tuple[ENode, ...]]
     types: Mapping[int, TensorType]

@@ -25,22 +25,34 @@ def print_why_not(record: Record, answer: Record, console: Console) -> None:
             calls = ", ".join(map(str, answer["calls"][:12])) + (" …" if len(answer["calls"]) > 12 else "")
             console.print(f"It did its part: call {calls} came from it.")
             for step in answer["steps"][:3]:
-                lines = [f"matched {text}" for text in step["matched"]] + [f"built   {text}" for text in step["built"]]
+                lines = [f"matched {text}" for text in step["matched"]] + [
+                    f"built   {text}" for text in step["built"]
+                ]
                 console.print(titled("for example", Text("\n".join(lines))))
         case "lost":
             by = difference(answer["seconds"])
-            console.print(f"It lost on cost: {fired}, and the best of what it built costs {by} beside what was chosen.")
+            console.print(
+                f"It lost on cost: {fired}, and the best of what it built costs {by} beside what was chosen."
+            )
             for loss in answer["lost"][:4]:
                 _print_loss(record, loss, console)
         case "unreachable":
-            console.print(f"Not reachable: {fired}, but nothing that it built computes a value that the program needs.")
+            console.print(
+                f"Not reachable: {fired}, but nothing that it built computes a value that the program needs."
+            )
         case "elsewhere":
             console.print(f"Not here: {fired}, but built no spelling of what this call computes.")
         case "unused":
-            what = "allowed no fusion that was made" if answer["stage"] == "fusion" else "built no loop nest that was chosen"
+            what = (
+                "allowed no fusion that was made"
+                if answer["stage"] == "fusion"
+                else "built no loop nest that was chosen"
+            )
             console.print(f"It {what}; other loop nests are in the depth of each call.")
         case "budget":
-            console.print(f"A budget may have stopped it: {fired}, and {', '.join(answer['phases'])} ended by a budget.")
+            console.print(
+                f"A budget may have stopped it: {fired}, and {', '.join(answer['phases'])} ended by a budget."
+            )
         case _:
             console.print(f"It found nothing: {fired}.")
     if "failure" in answer:
@@ -91,5 +103,10 @@ def print_ban(comparison: Record, console: Console) -> None:
     for title, side in (("Calls that go", before), ("Calls that come", after)):
         table = plain_table("#", "kernel", "predicted", "ONNX nodes", right=("#", "predicted"))
         for call in side["only"]:
-            table.add_row(str(call["call"]), call["kernel"] or "host", duration(call["predicted"]), shortened(call["onnx"]))
+            table.add_row(
+                str(call["call"]),
+                call["kernel"] or "host",
+                duration(call["predicted"]),
+                shortened(call["onnx"]),
+            )
         console.print(titled(f"{title}: {len(side['only'])}", table))

@@ -31,7 +31,9 @@ def _side(record: Record, only: Counter[tuple[Any, ...]]) -> Record:
     for i, call in enumerate(record["calls"]):
         if left[_key(call)] > 0:
             left[_key(call)] -= 1
-            calls.append({"call": i, "kernel": call["kernel"], "onnx": call["onnx"], "predicted": call["predicted"]})
+            calls.append(
+                {"call": i, "kernel": call["kernel"], "onnx": call["onnx"], "predicted": call["predicted"]}
+            )
     return {
         "calls": len(record["calls"]),
         "predicted": predicted(record),

@@ -23,8 +23,8 @@ _ALTERNATIVES = 4  # a call, and losses a rule, that are recorded
 
 @dataclass
 class Account:
-    """``covered``, ``derivations``, ``alternatives`` and ``lost_in`` (by rule, the least seconds that one of its results
-    would cost more) are by call, ``lost`` and ``matches`` by rule."""
+    """``covered``, ``derivations``, ``alternatives`` and ``lost_in`` (by rule, the least seconds that one of
+    its results would cost more) are by call, ``lost`` and ``matches`` by rule."""
 
     origins: list[Json] = field(default_factory=list)
     steps: list[Json] = field(default_factory=list)
@@ -45,7 +45,12 @@ def account(
 
 class _Accountant:
     def __init__(
-        self, imported: Imported, snapshot: Snapshot, extraction: Extraction, calls: Sequence[Call], rates: Rates
+        self,
+        imported: Imported,
+        snapshot: Snapshot,
+        extraction: Extraction,
+        calls: Sequence[Call],
+        rates: Rates,
     ) -> None:
         assert snapshot.provenance is not None, "a saturated e-graph knows its provenance"
         self.imported = imported
@@ -111,7 +116,8 @@ class _Accountant:
         return list(found)
 
     def derivation(self, nodes: Sequence[Node]) -> list[int]:
-        """The steps, as positions in the record, that lead to a call's nodes. Values of other calls are taken as given."""
+        """The steps, as positions in the record, that lead to a call's nodes. Values of other calls are taken
+        as given."""
         eclasses = self.eclasses(nodes)
         own = {self.printer.anchor.get(eclass) for eclass in eclasses}
 
@@ -168,7 +174,9 @@ class _Accountant:
             "chosen": self.printer.enode(self.solution.choice[switch.eclass]),
             "rules": list(self.snapshot.rules_of(switch.enode)),
             "seconds": switch.seconds,
-            "terms": {name: getattr(switch.terms, name) for name in ("compute", "traffic", "conversion", "launch")},
+            "terms": {
+                name: getattr(switch.terms, name) for name in ("compute", "traffic", "conversion", "launch")
+            },
         }
 
     def lose(self, rule: str, entry: Json) -> None:
@@ -181,7 +189,8 @@ class _Accountant:
     # What became of the model's nodes.
 
     def origin(self, origin: Origin, calls: list[int], nodes: list[Node]) -> Json:
-        fate, by = "kernel", []
+        fate: str = "kernel"
+        by: list[str] = []
         if not calls:
             fate, by = self.vanished(origin, nodes)
         return {

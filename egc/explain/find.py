@@ -11,10 +11,13 @@ Record = dict[str, Any]
 
 
 def find(record: Record, text: str) -> tuple[list[int], list[int]]:
-    """The positions of the ONNX nodes and of the calls that ``text`` names; UsageError where it names nothing."""
+    """The positions of the ONNX nodes and of the calls that ``text`` names; UsageError where it names
+    nothing."""
     if text.isdecimal() and int(text) < len(record["calls"]):
         return [], [int(text)]
-    nodes = [i for i, node in enumerate(record["onnx"]) if text in (node["name"], node["title"], *node["outputs"])]
+    nodes = [
+        i for i, node in enumerate(record["onnx"]) if text in (node["name"], node["title"], *node["outputs"])
+    ]
     calls = [i for i, call in enumerate(record["calls"]) if text == call["kernel"] or text in call["writes"]]
     if nodes:
         return nodes, list(dict.fromkeys(c for i in nodes for c in record["onnx"][i]["calls"]))

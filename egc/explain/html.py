@@ -18,7 +18,10 @@ _DISTANCE, _HEIGHT = 190.0, 78.0  # between the centres of boxes, in the page's 
 def page(record: Record) -> str:
     """The page's text."""
     assets = resources.files("egc.explain") / "assets"
-    parts = {name: (assets / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js", "graph.js")}
+    parts = {
+        name: (assets / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "page.js", "graph.js")
+    }
     # In a script element only `</` and `<!--` could end the data.
     data = json.dumps(page_data(record), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     replacements = {
@@ -46,14 +49,21 @@ def page_data(record: Record) -> Record:
 
 
 def _graph(nodes: Sequence[tuple[Sequence[str], Sequence[str]]]) -> Record:
-    """The layout of boxes that read and write values: ``at`` has centres, ``edges`` pairs of boxes and ``paths`` points."""
+    """The layout of boxes that read and write values: ``at`` has centres, ``edges`` pairs of boxes and
+    ``paths`` points."""
     writers: dict[str, list[int]] = {}
     for i, (_, writes) in enumerate(nodes):
         for value in writes:
             writers.setdefault(value, []).append(i)
-    edges = list(dict.fromkeys(edge for i, (reads, _) in enumerate(nodes) for edge in _edges(i, reads, writers)))
+    edges = list(
+        dict.fromkeys(edge for i, (reads, _) in enumerate(nodes) for edge in _edges(i, reads, writers))
+    )
     at, paths = layered(len(nodes), edges, distance=_DISTANCE, height=_HEIGHT)
-    return {"at": [_rounded(p) for p in at], "edges": edges, "paths": [[_rounded(p) for p in path] for path in paths]}
+    return {
+        "at": [_rounded(p) for p in at],
+        "edges": edges,
+        "paths": [[_rounded(p) for p in path] for path in paths],
+    }
 
 
 def _edges(reader: int, reads: Sequence[str], writers: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:

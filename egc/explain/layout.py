@@ -1,17 +1,20 @@
 """Where the nodes of a graph are drawn: layers from top to bottom, few crossings, straight edges.
 
-The steps are those of Sugiyama, Tagawa & Toda (IEEE Trans. SMC 11(2), 1981): layers by longest path, long edges cut by
-bends, order in a layer by the mean position of neighbours, and positions that come as near to the neighbours' as the order
-and the least distance allow (isotonic regression by pooling adjacent violators).
+The steps are those of Sugiyama, Tagawa & Toda (IEEE Trans. SMC 11(2), 1981): layers by longest path, long
+edges cut by bends, order in a layer by the mean position of neighbours, and positions that come as near to
+the neighbours' as the order and the least distance allow (isotonic regression by pooling adjacent violators).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 _ORDER_SWEEPS = 6
 _PLACE_SWEEPS = 8
-_LONGEST = 30  # layers: a longer edge is drawn without bends, or a value that all layers read would fill the picture
+_LONGEST = (
+    30  # layers: a longer edge is drawn without bends, or a value that all layers read would fill the picture
+)
 
 Point = tuple[float, float]
 
@@ -19,9 +22,11 @@ Point = tuple[float, float]
 def layered(
     count: int, edges: Sequence[tuple[int, int]], *, distance: float, height: float
 ) -> tuple[list[Point], list[list[Point]]]:
-    """The centres of ``count`` nodes, and for every edge (from, to) of an acyclic graph the points that it passes.
+    """The centres of ``count`` nodes, and for every edge (from, to) of an acyclic graph the points that it
+    passes.
 
-    ``distance`` is the least one between the centres of neighbours in a layer, ``height`` that between layers.
+    ``distance`` is the least one between the centres of neighbours in a layer, ``height`` that between
+    layers.
     """
     drawing = _Drawing(count, edges)
     drawing.order()
@@ -53,7 +58,7 @@ class _Drawing:
                 self.below.append([])
                 chain.append(len(self.layer) - 1)
         chain.append(end)
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in pairwise(chain):
             self.below[a].append(b)
             self.above[b].append(a)
         return chain
@@ -78,15 +83,20 @@ class _Drawing:
         for sweep in range(_PLACE_SWEEPS):
             for row in self.rows if sweep % 2 == 0 else reversed(self.rows):
                 near = [self.holders(node) if sweep % 2 == 0 else self.below[node] for node in row]
-                wanted = [_mean([x[n] for n in nodes], x[node]) for node, nodes in zip(row, near, strict=True)]
-                gaps = [self.gap(a, b, distance) for a, b in zip(row, row[1:], strict=False)]
-                weights = [1.0 if self.above[node] and nodes else 0.01 for node, nodes in zip(row, near, strict=True)]
+                wanted = [
+                    _mean([x[n] for n in nodes], x[node]) for node, nodes in zip(row, near, strict=True)
+                ]
+                gaps = [self.gap(a, b, distance) for a, b in pairwise(row)]
+                weights = [
+                    1.0 if self.above[node] and nodes else 0.01 for node, nodes in zip(row, near, strict=True)
+                ]
                 for node, value in zip(row, _spread(wanted, weights, gaps), strict=True):
                     x[node] = value
         return x
 
     def holders(self, node: int) -> list[int]:
-        """The neighbours above that a node stands under: not mere sources, which would pull a long chain sideways."""
+        """The neighbours above that a node stands under: not mere sources, which would pull a long chain
+        sideways."""
         return [n for n in self.above[node] if self.above[n]] or self.above[node]
 
     def gap(self, a: int, b: int, distance: float) -> float:
@@ -127,7 +137,8 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _spread(wanted: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """The values nearest to ``wanted``, in weighted least squares, whose neighbours are at least ``gaps`` apart."""
+    """The values nearest to ``wanted``, in weighted least squares, whose neighbours are at least ``gaps``
+    apart."""
     offsets = [0.0]
     for gap in gaps:
         offsets.append(offsets[-1] + gap)

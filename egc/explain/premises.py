@@ -1,7 +1,8 @@
 """Which premise of a rule fails first, asked of the saturated e-graph itself.
 
-A rule's premises are flattened into atoms, one operator each, and ever longer prefixes of them are run as queries. The
-first prefix without a match ends in the atom that fails; a match of the prefix before it is the nearest candidate.
+A rule's premises are flattened into atoms, one operator each, and ever longer prefixes of them are run as
+queries. The first prefix without a match ends in the atom that fails; a match of the prefix before it is the
+nearest candidate.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from egc.explain.terms import TermPrinter
 from egc.rules import Rule
 from egc.rules import syntax as s
 from egc.rules.emit import Emitter
-from egc.rules.printer import show
 from egc.rules.primitives import SIGNATURES
+from egc.rules.printer import show
 
 _serial = count()  # every query has a ruleset and a relation of its own
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How far a rule gets: ``held`` of ``total`` atoms match together, ``atom`` is the next one (None where all hold).
+    """How far a rule gets: ``held`` of ``total`` atoms match together, ``atom`` is the next one (None where
+    all hold).
 
-    ``candidates`` is the number of matches of the atoms that hold, ``candidate`` what the variables of one of them are.
+    ``candidates`` is the number of matches of the atoms that hold, ``candidate`` what the variables of one of
+    them are.
     """
 
     held: int
@@ -40,7 +43,8 @@ class Failure:
 
 
 def first_failure(snapshot: Snapshot, rule: Rule, values: Sequence[str] = ()) -> Failure:
-    """Where ``rule`` fails, at the values of the model named in ``values`` or anywhere; the furthest it gets."""
+    """Where ``rule`` fails, at the values of the model named in ``values`` or anywhere; the furthest it
+    gets."""
     assert snapshot.provenance is not None, "a saturated e-graph knows its provenance"
     prober = _Prober(snapshot, snapshot.provenance, rule)
     starts: list[int | None] = [i for i, name in enumerate(snapshot.roots) if name in values]
@@ -87,7 +91,9 @@ class _Prober:
         """The atoms, those that only compute behind those that bind their variables."""
         bound: set[str] = set()
         while atoms:
-            ready = next((a for a in atoms if not self.computes(a) or self.names(a, inputs=True) <= bound), atoms[0])
+            ready = next(
+                (a for a in atoms if not self.computes(a) or self.names(a, inputs=True) <= bound), atoms[0]
+            )
             atoms.remove(ready)
             bound |= self.names(ready)
             yield ready
@@ -95,7 +101,9 @@ class _Prober:
     def computes(self, fact: s.Fact) -> bool:
         """Whether an atom has primitives only and finds nothing by itself."""
         return not any(
-            isinstance(part, s.Call) and part.head in self.operators for e in s.fact_exprs(fact) for part in s.walk(e)
+            isinstance(part, s.Call) and part.head in self.operators
+            for e in s.fact_exprs(fact)
+            for part in s.walk(e)
         )
 
     def names(self, fact: s.Fact, inputs: bool = False) -> set[str]:
@@ -103,7 +111,12 @@ class _Prober:
         exprs = s.fact_exprs(fact)
         if inputs and len(exprs) == 2 and any(isinstance(e, s.Call) for e in exprs):
             exprs = tuple(e for e in exprs if not isinstance(e, s.Var))
-        return {part.name for e in exprs for part in s.walk(e) if isinstance(part, s.Var) and part.name in self.sorts}
+        return {
+            part.name
+            for e in exprs
+            for part in s.walk(e)
+            if isinstance(part, s.Var) and part.name in self.sorts
+        }
 
     def probe(self, start: int | None) -> Failure:
         """How far the atoms match; the root is value number ``start``, where one is given."""
@@ -133,10 +146,14 @@ class _Prober:
         """The matches of ``facts`` together: rows of the values of the variables that are named."""
         names = sorted(set().union(*map(self.names, facts)))
         span = self.rule.span
-        name, ruleset_name = (f"egc-{kind}-{serial}" for serial in (next(_serial),) for kind in ("probe", "probing"))
+        name, ruleset_name = (
+            f"egc-{kind}-{serial}" for serial in (next(_serial),) for kind in ("probe", "probing")
+        )
         relation = s.RelationDecl(s.Name(name, span), tuple(s.Name(self.sorts[n], span) for n in names), span)
         row = s.Call(name, tuple(s.Var(n, span) for n in names), span, span)
-        rule = replace(self.rule, name=ruleset_name, ruleset=ruleset_name, premises=tuple(facts), actions=(row,))
+        rule = replace(
+            self.rule, name=ruleset_name, ruleset=ruleset_name, premises=tuple(facts), actions=(row,)
+        )
         emitter = Emitter()
         ruleset = s.RulesetDecl(s.Name(ruleset_name, span), None, span)
         commands = [*emitter.declaration(relation), *emitter.declaration(ruleset), *emitter.rule(rule, False)]

@@ -1,5 +1,5 @@
-"""What really happened in a compilation, as plain data: the record that is stored in the artifact and that every
-explanation reads. ``docs/explain.md`` describes it, key by key.
+"""What really happened in a compilation, as plain data: the record that is stored in the artifact and that
+every explanation reads. ``docs/explain.md`` describes it, key by key.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def build_record(
 
 
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as an artifact holds it: what was measured while compiling left out, so that bytes repeat."""
+    """The record as an artifact holds it: what was measured while compiling left out, so that bytes
+    repeat."""
     kernels = {name: {**kernel, "build_seconds": None} for name, kernel in record["kernels"].items()}
     growth = [{**phase, "seconds": None} for phase in record["growth"]]
     return {**record, "seconds": {}, "growth": growth, "kernels": kernels}
@@ -119,7 +120,9 @@ def _kernel(built: BuiltKernel | BuiltDevice) -> dict[str, Any]:
         "text": "\n".join(print_kernel(scheduled.nest.kernel)),
         "nest": nest_text(scheduled.nest),
         "cost": cost_terms(scheduled.cost),
-        "alternatives": [{"nest": nest_text(nest), "cost": cost_terms(cost)} for nest, cost in scheduled.alternatives],
+        "alternatives": [
+            {"nest": nest_text(nest), "cost": cost_terms(cost)} for nest, cost in scheduled.alternatives
+        ],
         "rules": list(scheduled.rules),
         "cells": scheduled.cells,
         "stopped": scheduled.stopped,

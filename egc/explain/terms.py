@@ -14,8 +14,8 @@ from egc.ir.graph import print_attr
 class TermPrinter:
     """Prints terms of one snapshot.
 
-    An e-class is called ``%name`` where it holds a value of the model, ``%name'`` where it holds one in another layout,
-    and by its number otherwise; scalar constants are printed as numbers.
+    An e-class is called ``%name`` where it holds a value of the model, ``%name'`` where it holds one in
+    another layout, and by its number otherwise; scalar constants are printed as numbers.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -75,7 +75,9 @@ class TermPrinter:
     def variables(self, step: Step) -> dict[str, str]:
         """What the variables that a rule's author wrote stood for."""
         return {
-            name: self.value(sort, value) for name, (sort, value) in step.variables.items() if not name.startswith("egc-")
+            name: self.value(sort, value)
+            for name, (sort, value) in step.variables.items()
+            if not name.startswith("egc-")
         }
 
     def value(self, sort: str, value: Any) -> str:

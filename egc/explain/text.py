@@ -65,7 +65,8 @@ def print_summary(record: Record, console: Console) -> None:
     calls, measured = record["calls"], record.get("measured")
     console.print(Text(record["model"], style="bold"))
     console.print(
-        f"  {len(record['onnx'])} ONNX nodes → {len(calls)} kernel calls of {len(record['kernels'])} distinct kernels"
+        f"  {len(record['onnx'])} ONNX nodes → {len(calls)} kernel calls"
+        f" of {len(record['kernels'])} distinct kernels"
     )
     line = f"  predicted {duration(predicted(record))}"
     if measured:
@@ -77,9 +78,13 @@ def print_summary(record: Record, console: Console) -> None:
     words = {"kernel": "in kernels", "constant": "folded into constants", "removed": "removed"}
     console.print("  ONNX nodes: " + ", ".join(f"{n} {words[fate]}" for fate, n in fates.items()))
     hosts = [short(title) for call in calls if call["kind"] == "host" for title in call["onnx"]]
-    console.print(f"  on the host, run by numpy: {', '.join(hosts)}" if hosts else "  nothing runs on the host")
+    console.print(
+        f"  on the host, run by numpy: {', '.join(hosts)}" if hosts else "  nothing runs on the host"
+    )
     costs = record["extraction"]
-    console.print("  extraction: " + ", ".join(f"{name} {duration(cost)}" for name, cost in costs.items()) + gap(costs))
+    console.print(
+        "  extraction: " + ", ".join(f"{name} {duration(cost)}" for name, cost in costs.items()) + gap(costs)
+    )
     console.print(titled("E-graph growth", growth_table(record)))
 
 
@@ -92,10 +97,14 @@ def gap(costs: Mapping[str, float]) -> str:
 
 def growth_table(record: Record) -> Table:
     """The e-graph after each phase."""
-    table = plain_table("phase", "e-nodes", "e-classes", "rounds", "time", "ended", right=("e-nodes", "e-classes", "rounds"))
+    table = plain_table(
+        "phase", "e-nodes", "e-classes", "rounds", "time", "ended", right=("e-nodes", "e-classes", "rounds")
+    )
     for g in record["growth"]:
         ended = g["stopped"] if g["stopped"] == "saturated" else Text(f"budget: {g['stopped']}", style="red")
-        table.add_row(g["phase"], str(g["enodes"]), str(g["eclasses"]), str(g["rounds"]), duration(g["seconds"]), ended)
+        table.add_row(
+            g["phase"], str(g["enodes"]), str(g["eclasses"]), str(g["rounds"]), duration(g["seconds"]), ended
+        )
     return table
 
 
@@ -118,7 +127,9 @@ def print_kernels(record: Record, console: Console) -> None:
             rule = record["rules"][name]
             rules.add_row(name, str(count), rule["at"], rule["math"] or rule["doc"] or "")
         console.print(titled("Rules that the kernels come from", rules))
-    console.print(Text("\negc explain MODEL NODE says more of an ONNX node, a kernel or a call's number", style="dim"))
+    console.print(
+        Text("\negc explain MODEL NODE says more of an ONNX node, a kernel or a call's number", style="dim")
+    )
 
 
 def shortened(titles: Sequence[str], limit: int = 4) -> Text:
@@ -158,7 +169,9 @@ def print_call(record: Record, index: int, console: Console) -> None:
     name = call["kernel"] or "host"
     console.print(Text(f"\ncall {index}: {name}", style="bold"))
     console.print(Text(f"  covers {', '.join(map(short, call['onnx']))}"))
-    console.print(Text(f"  reads {', '.join(call['reads']) or 'nothing'}; writes {', '.join(call['writes'])}"))
+    console.print(
+        Text(f"  reads {', '.join(call['reads']) or 'nothing'}; writes {', '.join(call['writes'])}")
+    )
     console.print(titled("Derivation", derivation(record, call)))
     if call["kind"] == "host":
         console.print("  numpy runs it: egc does not compile this operator or dtype")
@@ -216,7 +229,9 @@ def nest_table(kernel: Record) -> RenderableType:
     table = plain_table("predicted", "difference", "loops", right=("predicted", "difference"))
     for other in kernel["alternatives"]:
         total = other["cost"]["total"]
-        table.add_row(duration(total), difference(total - kernel["cost"]["total"]), Text(one_line(other["nest"])))
+        table.add_row(
+            duration(total), difference(total - kernel["cost"]["total"]), Text(one_line(other["nest"]))
+        )
     return table
 
 
@@ -232,7 +247,12 @@ def alternative_table(alternatives: Sequence[Record]) -> RenderableType:
     table = plain_table("difference", "mostly", "term", "built by", right=("difference",))
     for other in alternatives:
         term = Text(f"{other['value']} = {other['term']}")
-        table.add_row(difference(other["seconds"]), main_term(other["terms"]), term, ", ".join(other["rules"]) or "the model")
+        table.add_row(
+            difference(other["seconds"]),
+            main_term(other["terms"]),
+            term,
+            ", ".join(other["rules"]) or "the model",
+        )
     return table
 
 

@@ -1,9 +1,10 @@
 """Which ONNX nodes each chosen e-class computes.
 
-Rules change layouts and spellings, so most chosen e-classes hold no value of the model. Every e-class is therefore
-*anchored*: to a value of the model that it holds, or to one that it holds in another layout (transposed or reshaped).
-A chosen e-node covers the ONNX nodes that lie between its anchor and the anchors of the other chosen e-classes. What has no
-such nodes of its own (a padded copy, a product that several values are cut from) serves its readers, and has theirs.
+Rules change layouts and spellings, so most chosen e-classes hold no value of the model. Every e-class is
+therefore *anchored*: to a value of the model that it holds, or to one that it holds in another layout
+(transposed or reshaped). A chosen e-node covers the ONNX nodes that lie between its anchor and the anchors of
+the other chosen e-classes. What has no such nodes of its own (a padded copy, a product that several values
+are cut from) serves its readers, and has theirs.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class _Attribution:
         return tuple(found)
 
     def walk(self, name: str, anchor: int) -> dict[str, None] | None:
-        """The nodes behind a value, up to the anchors; None where they lead back to the value: they do nothing."""
+        """The nodes behind a value, up to the anchors; None where they lead back to the value: they do
+        nothing."""
         found: dict[str, None] = {}
         seen: set[str] = set()
         stack = [name]
@@ -90,7 +92,8 @@ class _Attribution:
 
 
 def anchors(snapshot: Snapshot, names: Mapping[int, list[str]]) -> dict[int, int]:
-    """For e-classes that hold a value of the model, in some layout: the e-class that holds it as the model does."""
+    """For e-classes that hold a value of the model, in some layout: the e-class that holds it as the model
+    does."""
     near: dict[int, list[int]] = {}
     for eclass, enodes in snapshot.classes.items():
         for enode in enodes:

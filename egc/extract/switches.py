@@ -42,7 +42,8 @@ class Switches:
         return sorted(found, key=lambda switch: (switch.seconds, str(switch.enode)))
 
     def possible(self, eclass: int, enode: ENode) -> bool:
-        """Whether the choice stays free of cycles with ``enode`` in place of what is chosen for ``eclass``."""
+        """Whether the choice stays free of cycles with ``enode`` in place of what is chosen for
+        ``eclass``."""
         if any(child not in self.choice for child in enode.children):
             return False
         limit = self.position[eclass]

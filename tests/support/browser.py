@@ -1,4 +1,5 @@
-"""Chromium without a window, driven through its debugging pipe: pages are opened, scripts run, keys pressed."""
+"""Chromium without a window, driven through its debugging pipe: pages are opened, scripts run, keys
+pressed."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Browser:
         """Load a page and wait until it is drawn."""
         self._call("Page.navigate", url=url)
         self.run(
-            "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
+            "new Promise(done =>"
+            " document.readyState === 'complete' ? done() : addEventListener('load', done))"
         )
         self.settle()
 
@@ -85,8 +87,8 @@ class Browser:
 
     def point(self, selector: str, click: bool = False) -> None:
         """The mouse to the middle of the first element that a selector finds; with `click`, a click there."""
-        box = f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
-        x, y = self.run(box)
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.run(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({box})")
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         if click:
             for kind in ("mousePressed", "mouseReleased"):

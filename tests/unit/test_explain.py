@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -269,14 +268,19 @@ def test_a_name_that_is_nothing_is_refused_with_near_ones(bert: Compiled) -> Non
 def test_a_node_is_found_by_name_output_kernel_and_number(bert: Compiled) -> None:
     node = next(node for node in bert.record["onnx"] if node["calls"] and node["name"])
     index = bert.record["onnx"].index(node)
-    assert find(bert.record, node["name"]) == find(bert.record, node["outputs"][0]) == ([index], node["calls"])
+    assert (
+        find(bert.record, node["name"]) == find(bert.record, node["outputs"][0]) == ([index], node["calls"])
+    )
     assert find(bert.record, "0") == ([], [0])
     assert 0 in find(bert.record, bert.record["calls"][0]["kernel"])[1]
 
 
 def test_banning_a_rule_shows_what_changes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = tmp_path / "small.onnx"
-    nodes = [helper.make_node("Exp", ["x"], ["e"], "exp"), helper.make_node("Softmax", ["e"], ["y"], "soft", axis=-1)]
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"], "exp"),
+        helper.make_node("Softmax", ["e"], ["y"], "soft", axis=-1),
+    ]
     model.write_bytes(small_model(nodes))
     comparison = json.loads(said(capsys, str(model), "--ban", "softmax", "--json"))
     assert [call["onnx"] for call in comparison["before"]["only"]]

@@ -1,4 +1,5 @@
-"""The page of `egc explain --html`, in a browser: it opens without errors, search and linking work, and it is quick."""
+"""The page of `egc explain --html`, in a browser: it opens without errors, search and linking work, and it is
+quick."""
 
 from __future__ import annotations
 
@@ -114,20 +115,43 @@ def test_light_and_dark(browser: Browser) -> None:
 def many_nodes(count: int) -> dict[str, Any]:
     """A record of a long chain with shortcuts, as large as DenseNet-121's."""
     onnx = [
-        {"title": f"node 'n{i}' (Conv)", "name": f"n{i}", "op": "Conv", "fate": "kernel", "by": [], "calls": [i // 2],
-         "inputs": [f"r{j}" for j in (i - 1, i - 7) if j >= 0], "outputs": [f"r{i}"], "terms": [f"%r{i} = conv(%x)"]}
+        {
+            "title": f"node 'n{i}' (Conv)",
+            "name": f"n{i}",
+            "op": "Conv",
+            "inputs": [f"r{j}" for j in (i - 1, i - 7) if j >= 0],
+            "outputs": [f"r{i}"],
+            "terms": [f"%r{i} = conv(%x)"],
+            "fate": "kernel",
+            "by": [],
+            "calls": [i // 2],
+        }
         for i in range(count)
-    ]  # fmt: skip
+    ]
+    nothing: dict[str, list[Any]] = {"derivation": [], "fused_by": [], "alternatives": [], "nodes": []}
     calls = [
-        {"kind": "kernel", "kernel": "k", "onnx": [f"node 'n{j}' (Conv)" for j in (2 * i, 2 * i + 1)], "derivation": [],
-         "reads": [f"v{j}" for j in (i - 1, i - 5) if j >= 0], "writes": [f"v{i}"], "fused_by": [], "alternatives": [],
-         "predicted": 1e-5, "nodes": [], "constants": []}
+        {
+            "kind": "kernel",
+            "kernel": "k",
+            "onnx": [f"node 'n{j}' (Conv)" for j in (2 * i, 2 * i + 1)],
+            "reads": [f"v{j}" for j in (i - 1, i - 5) if j >= 0],
+            "writes": [f"v{i}"],
+            "predicted": 1e-5,
+            **nothing,
+        }
         for i in range(count // 2)
-    ]  # fmt: skip
-    kernel = {"text": "", "nest": "", "cost": {"compute": 1e-5, "total": 1e-5}, "rules": [], "alternatives": [],
-              "cells": 1, "stopped": "saturated"}  # fmt: skip
-    return {"model": "large", "machine": {"name": "m"}, "onnx": onnx, "calls": calls, "kernels": {"k": kernel},
-            "steps": [], "rules": {}, "growth": [], "extraction": {}}  # fmt: skip
+    ]
+    kernel = {
+        "text": "",
+        "nest": "",
+        "cost": {"compute": 1e-5, "total": 1e-5},
+        "rules": [],
+        "alternatives": [],
+        "cells": 1,
+        "stopped": "saturated",
+    }
+    large = {"model": "large", "machine": {"name": "m"}, "onnx": onnx, "calls": calls}
+    return {**large, "kernels": {"k": kernel}, "steps": [], "rules": {}, "growth": [], "extraction": {}}
 
 
 @needs_browser

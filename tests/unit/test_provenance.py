@@ -103,7 +103,8 @@ class Replay:
         return evaluate_node(enode.op, tuple(operands), dict(enode.attrs))[0]
 
     def evaluate(self, term: Term, build: bool) -> np.ndarray:
-        """The value of a term. While matching, every e-node must be there already; while building, it becomes so."""
+        """The value of a term. While matching, every e-node must be there already; while building, it becomes
+        so."""
         operands = [
             self.values[child] if part is None else self.evaluate(part, build)
             for child, part in zip(term.enode.children, term.args, strict=True)
@@ -154,7 +155,9 @@ def extracted(graph: Graph, disabled: tuple[str, ...] = ()) -> tuple[Snapshot, S
     return snapshot, extract(graph, snapshot, RATES).solution
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "bert.torchscript.onnx", "mobilenet_v3.dynamo.onnx", "shuffled dense net"])
+@pytest.mark.parametrize(
+    "name", ["squeezenet", "bert.torchscript.onnx", "mobilenet_v3.dynamo.onnx", "shuffled dense net"]
+)
 def test_derivations_replay_step_by_step_to_what_was_chosen(name: str, tmp_path_factory: Any) -> None:
     graph = graph_of(name, tmp_path_factory.mktemp("models"))
     snapshot, solution = extracted(graph)
@@ -178,7 +181,9 @@ def test_every_enode_is_derived_and_no_match_is_lost(name: str) -> None:
     provenance = snapshot.provenance
     assert provenance is not None
     assert all(row is not None for match in provenance.matches for row in match.rows)
-    assert [e for _, _, _, e in provenance.reader.entries if provenance.item_of[e] not in provenance.builder] == []
+    assert [
+        e for _, _, _, e in provenance.reader.entries if provenance.item_of[e] not in provenance.builder
+    ] == []
 
 
 def test_a_derivation_needs_only_what_stands_before_it() -> None:
@@ -201,7 +206,9 @@ def test_a_model_that_no_rule_touches_has_no_derivation() -> None:
     assert provenance.derivation(solution.choice[e] for e in solution.order) == []
 
 
-@pytest.mark.parametrize("name", ["bert.torchscript.onnx", "mobilenet_v2.dynamo.onnx", "convnext.torchscript.onnx"])
+@pytest.mark.parametrize(
+    "name", ["bert.torchscript.onnx", "mobilenet_v2.dynamo.onnx", "convnext.torchscript.onnx"]
+)
 def test_every_computed_value_names_onnx_nodes(name: str) -> None:
     graph = import_model(MODELS / name).graph
     snapshot, solution = extracted(graph)
