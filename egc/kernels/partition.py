@@ -46,6 +46,7 @@ from egc.kernels.rows import ROWWISE
 
 _CHEAP = 4  # instructions an element that cost no more than reading the element back from a cache would
 _LAUNCH = 16_384  # lane instructions that cost as much as a kernel's launch
+_NARROW = 4  # channels of an image, at most, that a convolution reads as well from planes of their own
 _LARGEST = 200  # nodes of an expression: an inlined value that is read twice is written out twice
 
 
@@ -176,7 +177,7 @@ class _Partition:
         view_only = all(n.op in VIEWS for n in cone.nodes.values())
         here, there = self.graph.types[value], self.graph.types[user.output]
         if user.op in CONTRACTIONS:
-            return view_only and self.keeps_lanes(value, cone, user)
+            return view_only and (self.keeps_lanes(value, cone, user) or self.is_narrow_image(value, user))
         if user.op in MAPS or user.op in VIEWS:
             return self.repeats_little(cone, estimate(there.size) - estimate(here.size))
         if user.op in NORMALISATIONS:
@@ -197,6 +198,17 @@ class _Partition:
     def repeats_little(self, cone: _Cone, repeated: int) -> bool:
         """Whether computing ``repeated`` elements again costs less than a kernel that computes each once."""
         return repeated <= 0 or (cone.flops <= _CHEAP and repeated * cone.work <= _LAUNCH)
+
+    def is_narrow_image(self, value: str, user: Node) -> bool:
+        """Whether a convolution reads an image of so few channels that they share a cache line with others.
+
+        Its inner loops take single pixels, wherever they lie; a copy with the channels together would be
+        read little faster.
+        """
+        if user.op != "conv_channels_last" or value != user.inputs[0]:
+            return False
+        channels = self.graph.types[value].shape[-1]
+        return isinstance(channels, int) and channels <= _NARROW
 
     def keeps_lanes(self, value: str, cone: _Cone, user: Node) -> bool:
         """Whether the elements that lie side by side in memory stay on one of the two axes that a

@@ -179,6 +179,14 @@ def test_a_mask_is_computed_once_and_not_for_every_score() -> None:
     assert [ops_of(call) for call in check_calls(graph)] == [["cast", "sub", "mul"], ["matmul", "add"]]
 
 
+@pytest.mark.parametrize(("channels", "copied"), [(3, False), (8, True)])
+def test_a_convolution_reads_a_narrow_image_from_its_planes(channels: int, copied: bool) -> None:
+    net = Net(x=f"float32[1, {channels}, 6, 6]")
+    graph = net.finish((net.conv(net.transpose("x", 0, 2, 3, 1), 3, 4),))
+    first, *_ = check_calls(graph)
+    assert (ops_of(first) == ["transpose"]) == copied
+
+
 def test_a_few_elements_are_computed_again_rather_than_by_a_kernel_of_their_own() -> None:
     net = Net(x="float32[8, 16]", bias="float32[16]")
     graph = net.finish((net.map("add", "x", net.map("neg", "bias")),))
