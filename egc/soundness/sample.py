@@ -146,7 +146,7 @@ class _Sampler:
                 settled  # by the attribute before: the inverse of a permutation, a variable that stands twice
             )
         if node.op == "splat" and name == "value":
-            value: Any = self.splat_value(attrs["dtype"])
+            value: Any = self.splat_value(attrs["dtype"], code)
         elif code[0] == "perm" and (axes := self.known(code[1])) is not None:
             value = Perm(axes, tuple(axes.index(i) if i in axes else -1 for i in range(len(axes))))
         elif node.op == "output":
@@ -160,7 +160,7 @@ class _Sampler:
             raise Rejected(str(error)) from None
         return self.plain(code)
 
-    def splat_value(self, dtype: str) -> float:
+    def splat_value(self, dtype: str, code: Code) -> float:
         if dtype == "bool":
             return float(self.context.rng.random() < 0.5)
         values: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 5.0)
@@ -168,8 +168,8 @@ class _Sampler:
             values += (-1.0, -2.0)
         if dtype.startswith(("float", "bfloat")):
             values += (0.5, -0.25, 1.5)
-        if self.plan.numbers and self.context.chance(0.4):
-            values = self.plan.numbers
+        if self.plan.numbers and any(variables(code) & variables(test) for test in self.plan.tests):
+            values = (*self.plan.numbers, *values)
         return self.context.rng.choice(values)
 
     def type_of(self, node: Node) -> Any:
