@@ -6,7 +6,6 @@ from egc.kernels.elements import LoweringError
 from egc.kernels.group import Group, HostCall, KernelCall
 from egc.kernels.legality import structurally_legal
 from egc.kernels.lower import can_lower, lower
-from egc.kernels.padding import split_padding
 from egc.kernels.partition import partition
 
 __all__ = [
@@ -20,6 +19,5 @@ __all__ = [
     "kernel_key",
     "lower",
     "partition",
-    "split_padding",
     "structurally_legal",
 ]

@@ -8,7 +8,7 @@ import pytest
 from egc.ir.dims import parse_dim
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.types import parse_type
-from egc.kernels import HostCall, KernelCall, kernel_key, split_padding
+from egc.kernels import HostCall, KernelCall, kernel_key
 from tests.support.kernels import check_calls
 
 
@@ -88,17 +88,13 @@ def test_convolution_bias_activation_and_residual_are_one_kernel() -> None:
 def test_padding_is_written_by_the_producer_and_convolutions_lose_their_guards() -> None:
     net = Net(x="float32[1, 6, 6, 4]")
     first = net.map("relu", net.conv("x", 1, 4))
-    graph = split_padding(net.finish((net.conv(first, 3, 4, pad=1),)))
+    edge = (0, 1, 1, 0)
+    padded = net.add("pad", (first, net.scalar(0.0)), low=edge, high=edge, interior=(0,) * 4)
+    graph = net.finish((net.conv(padded, 3, 4),))
     calls = check_calls(graph)
     assert [ops_of(call) for call in calls] == [["conv_channels_last", "relu", "pad"], ["conv_channels_last"]]
     for call in calls:
         assert not any(load.guards for stage in call.kernel.stages for load in stage.loads())
-
-
-def test_depthwise_convolutions_keep_their_padding() -> None:
-    net = Net(x="float32[1, 6, 6, 4]")
-    graph = net.finish((net.conv("x", 3, 4, pad=1, groups=4),))
-    assert split_padding(graph).nodes == graph.nodes
 
 
 def test_two_convolutions_meet_in_one_epilogue() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from egc.frontend.importer import import_model
-from egc.kernels import KernelCall, split_padding
+from egc.kernels import KernelCall
 from tests.support.kernels import check_calls, random_array, shape_of
 
 MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
@@ -16,7 +16,7 @@ MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_kernels_compute_the_model(path: Path) -> None:
-    graph = split_padding(import_model(path).graph)
+    graph = import_model(path).graph
     dims = {name: 2 + i for i, name in enumerate(graph.symbols)}
     rng = np.random.default_rng(0)
     feeds = {}

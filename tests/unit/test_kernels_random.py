@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from egc.ir.dims import product, symbol
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.types import TensorType
-from egc.kernels import split_padding
 from tests.support.kernels import check_calls
 
 _UNARY = ("neg", "abs", "relu", "exp", "tanh")
@@ -207,6 +206,4 @@ def test_random_graphs(data: st.DataObject, symbolic: bool, size: int, seed: int
         grower.grow()
     graph = grower.finish()
     dims = {"n": data.draw(st.integers(1, 3))} if symbolic else {}
-    if data.draw(st.booleans()):
-        graph = split_padding(graph)
     check_calls(graph, dims=dims, seed=seed)
