@@ -193,9 +193,12 @@ class Scalars:
     def _shift(self, fn: str, x: Value, by: Value, dtype: str) -> Value:
         b = self.b
         bits = b.const(int(x.elem[1:]), x.elem)
-        op = "shl" if fn == "shift_left" else ("ashr" if dtype in SIGNED else "lshr")
         inside = b.compare("icmp ult", by, bits)
         zero = b.const(0, x.elem)
+        if fn == "shift_right" and dtype in SIGNED:
+            # All bits are copies of the sign bit when no other is left.
+            return b.binary("ashr", x, b.select(inside, by, b.const(int(x.elem[1:]) - 1, x.elem)))
+        op = "shl" if fn == "shift_left" else "lshr"
         return b.select(inside, b.binary(op, x, b.select(inside, by, zero)), zero)
 
     def _pow(self, args: list[Value], dtypes: tuple[str, ...]) -> Value:
