@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
+from math import gcd
 
 from egc.codegen.builder import Builder, Value
 from egc.codegen.evaluate import Evaluator
+from egc.codegen.indices import terms
 from egc.codegen.memory import Access, Memory
 from egc.codegen.nvptx_threads import Block, DeviceStage, stage_threads
 from egc.codegen.scalars import Scalars, memory_type
@@ -33,6 +35,7 @@ from egc.ir.types import itemsize
 STATIC_SHARED_BYTES = 48 << 10
 BLOCK_THREADS = 1024  # CUDA C++ Programming Guide, table of technical specifications
 _ALIGNMENT = 64  # of every buffer that the runtime passes
+_VECTOR_BYTES = 16  # the widest load of a thread (PTX ISA, ld)
 _WIDEST = 16  # bytes of shared memory a thread: partial results of two types
 
 
@@ -70,15 +73,33 @@ class DeviceMemory(Memory):
         other: Const | None,
     ) -> Value:
         """As in Memory, for scalars."""
-        if guard is None:
-            return super().load(access, flat, lanes, mask, None, other)
         assert lanes == 1 and mask is None, "threads take the place of lanes"
+        if guard is None:
+            return self._scalar(access, flat)
         outside = self.scalars.const(other.value if other is not None else 0, access.dtype)
-        return self.b.branch(
-            guard,
-            lambda: [super(DeviceMemory, self).load(access, flat, 1, None, None, other)],
-            lambda: [outside],
-        )[0]
+        return self.b.branch(guard, lambda: [self._scalar(access, flat)], lambda: [outside])[0]
+
+    def _scalar(self, access: Access, flat: Dim) -> Value:
+        b, elem = self.b, memory_type(access.dtype)
+        pointer = self._advance(access, self.pointers[access.buffer], flat)
+        least = max(b.load_level, self.load_level)
+        text = f"load {elem}, {pointer}, align {_alignment(access, flat)}"
+        return self.scalars.from_memory(b.pure(text, elem, 1, pointer, least=least), access.dtype)
+
+    def store(self, access: Access, flat: Dim, value: Value, mask: Value | None) -> None:
+        """As in Memory, for scalars."""
+        assert mask is None, "threads take the place of lanes"
+        raw = self.scalars.to_memory(value, access.dtype)
+        pointer = self._advance(access, self.pointers[access.buffer], flat)
+        self.b.line(f"store {raw}, {pointer}, align {_alignment(access, flat)}")
+
+
+def _alignment(access: Access, flat: Dim) -> int:
+    """The alignment in bytes of an element: LLVM joins neighbouring loads where the first one's is that of
+    all. Every buffer begins on a boundary of 16 bytes or more."""
+    size = itemsize(access.dtype)
+    common = gcd(*(coefficient for _, coefficient in terms(flat))) * size
+    return min(common & -common, _VECTOR_BYTES) if common else _VECTOR_BYTES
 
 
 class _DeviceWriter:

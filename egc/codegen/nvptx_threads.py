@@ -8,6 +8,7 @@ and are combined pairwise, half of them at a time, as the lanes of a vector are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 
 from egc.codegen.builder import Builder, Value
@@ -137,7 +138,7 @@ class DeviceStage(StageWriter):
         accs = DeviceReduction(*args, self.block, self.reducing).write(points)
         first = self.b.compare("icmp eq", self.block.thread, self.b.i64(0))
         for point, acc in zip(points, accs, strict=True):
-            self._when(first, lambda p=point, a=acc: self._finish(Point(p, a)))
+            self._when(first, partial(self._finish, Point(point, acc)))
 
 
 class DeviceReduction(Reduction):
@@ -157,7 +158,7 @@ class DeviceReduction(Reduction):
         self.block, self.count = block, count
         self.thread_axis = next(loop.axis for loop in loops if loop.kind == "thread")
 
-    def write(self, points: list[Positions]) -> list[Value]:
+    def write(self, points: Sequence[Positions]) -> list[Value]:
         """The finished reduction at every point, known to all threads."""
         return [self._combined(acc) for acc in super().write(points)]
 

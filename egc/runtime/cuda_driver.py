@@ -84,9 +84,9 @@ class Driver:
                 f"there is no CUDA device {device}", why=f"the driver sees {count}", hint=_NO_DEVICE
             )
         self._device = self._out(c_int, "cuDeviceGet", device)
-        name = ctypes.create_string_buffer(256)
-        self.check("cuDeviceGetName", name, len(name), self._device)
-        self.name = name.value.decode(errors="replace")
+        text = ctypes.create_string_buffer(256)
+        self.check("cuDeviceGetName", text, len(text), self._device)
+        self.name = text.value.decode(errors="replace")
         self.capability = (self._attribute(_CAPABILITY_MAJOR), self._attribute(_CAPABILITY_MINOR))
         self._context = self._out(c_void_p, "cuDevicePrimaryCtxRetain", self._device)
 

@@ -20,6 +20,7 @@ from egc.schedule.gpu_machine import GpuMachine
 _SECTOR = (
     32  # bytes of the smallest transfer between the caches (CUDA C++ Best Practices Guide, section 10.2.1)
 )
+_VECTOR_BYTES = 16  # the widest load of a thread (PTX ISA, ld)
 _OVERHEAD_REGISTERS = 24  # addresses and counters of a thread; what ptxas reports for small kernels
 _LOOP_INSTRUCTIONS = 4  # a counter, two addresses, a branch
 _HIDDEN = 0.9  # the part of the shorter terms that hides behind the longest
@@ -153,9 +154,10 @@ class GpuCoster:
         wide = max(1.0, self.machine.core.issue * self.machine.warp / self.machine.core.fma)
         reducing = finishing = moved_reducing = moved_finishing = 0.0
         for access in model.accesses:
-            count = self._distinct(access, m) if not access.store else m.tile
+            width = self._width(access, m)
+            count = (self._distinct(access, m) if not access.store else m.tile) / width
             cost = count * (3 if access.guarded else 1)
-            moved = count * self._warp_sectors(access, m)
+            moved = count * self._warp_sectors(access, m, width)
             if access.reduced:
                 reducing, moved_reducing = reducing + cost, moved_reducing + moved
             else:
@@ -187,8 +189,17 @@ class GpuCoster:
         """How many elements of an access a thread's tile reads at one step of the reduction."""
         return math.prod(count for axis, count in m.copies.items() if access.depends(axis))
 
-    def _warp_sectors(self, access: Access, m: Mapped) -> int:
-        """How many sectors one load or store of a warp touches."""
+    def _width(self, access: Access, m: Mapped) -> int:
+        """How many neighbouring elements of a thread's tile one instruction loads or stores."""
+        neighbours = [axis for axis in m.copies if access.stride.get(axis) == 1]
+        if len(neighbours) != 1 or access.guarded:
+            return 1
+        width = math.gcd(m.copies[neighbours[0]], _VECTOR_BYTES // access.size)
+        others = [stride for axis, stride in access.stride.items() if axis != neighbours[0]]
+        return width if all(stride is not None and stride % width == 0 for stride in others) else 1
+
+    def _warp_sectors(self, access: Access, m: Mapped, width: int) -> int:
+        """How many sectors one load or store of a warp touches, of `width` elements a thread."""
         lanes, left = [], self.machine.warp
         for axis, step, count in m.inner_threads:
             stride = access.stride.get(axis, 0)
@@ -196,6 +207,7 @@ class GpuCoster:
             left = -(-left // count)
             if left <= 1:
                 break
+        lanes.append((1, width))
         key = (access.size, *lanes)
         if key not in self._sectors:
             self._sectors[key] = _sectors(lanes, access.size)
