@@ -33,8 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "explain",
         help="say why a model was compiled the way it was",
-        description="Explain a compilation: kernels, the ONNX nodes they cover, the rules that led to them, "
-        "their loop nests and costs. An .egc answers from the record that it holds; an .onnx is compiled first.",
+        description="Explain a compilation: kernels, the ONNX nodes they cover, the rules that led to "
+        "them, their loop nests and costs. An .egc answers from the record that it holds; an .onnx is "
+        "compiled first.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument(
@@ -104,8 +105,12 @@ def main(args: argparse.Namespace) -> int:
     nodes, calls = find(opened.record, args.node)
     for index in nodes:
         print_origin(opened.record, index, console)
-    for index in calls:
+    # A kernel that many calls share is explained once: in its first call.
+    shown = calls if nodes else calls[:1]
+    for index in shown:
         print_call(opened.record, index, console)
+    if len(shown) < len(calls):
+        console.print(f"\nthe same kernel runs as call {', '.join(map(str, calls[1:]))}")
     return 0
 
 

@@ -15,13 +15,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.make_models import make
 from egc.cli import main
 from egc.compiler import Compiled, Options, compile_model
+from egc.egraph import legal_fusions, saturate
 from egc.errors import UsageError
+from egc.explain.derive import account, nodes_of
 from egc.explain.find import find
 from egc.explain.premises import first_failure
 from egc.explain.record import without_times
 from egc.explain.why_not import rules_of_call, why_not
+from egc.extract import extract
+from egc.frontend.importer import import_model
+from egc.kernels import build_kernels
+from egc.machine import native
+from egc.rules import load_rules
 from egc.runtime.artifact import open_artifact
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -137,6 +145,25 @@ def test_nodes_that_vanish_say_by_what() -> None:
     assert fates["there"][0] == fates["back"][0] == "removed"
     assert "transpose-of-transpose" in fates["there"] + fates["back"]
     assert fates["scale"] == ("kernel",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["squeezenet", "densenet121", "bert_base"])
+def test_real_models_are_accounted_for(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = import_model(make(name, tmp_path_factory.mktemp("models")))
+    book, machine = load_rules(), native()
+    snapshot = saturate(model.graph, book)
+    extraction = extract(model.graph, snapshot, machine.rates)
+    calls = build_kernels(extraction.graph, legal_fusions(extraction.graph, book))
+    found = account(model, snapshot, extraction, calls, machine.rates)
+    titles = {origin["title"] for origin in found.origins}
+    assert len(found.origins) == model.nodes and len(found.covered) == len(calls)
+    assert all(covered and set(covered) <= titles for covered in found.covered)
+    assert all(origin["calls"] or origin["by"] for origin in found.origins)
+    layouts = {"reshape", "transpose", "slice", "expand"}
+    for call, steps in zip(calls, found.derivations, strict=True):
+        original = all(set(node.outputs) <= model.graph.types.keys() for node in nodes_of(call))
+        assert steps or original or {node.op for node in nodes_of(call)} <= layouts, nodes_of(call)
 
 
 # ---- a user's own rule ----

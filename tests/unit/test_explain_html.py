@@ -160,8 +160,8 @@ def test_a_thousand_nodes_are_moved_without_lag(tmp_path: Path) -> None:
     file.write_text(page(many_nodes(1000)), encoding="utf-8")
     with Browser() as browser:
         browser.open(file.as_uri())
-        # Zooming and hovering: what the page does for each, its layout included, at the best of many tries (the
-        # machine may be busy), has to leave room in a frame of 16 ms.
+        # Zooming and hovering: what the page does for each, its layout included, at the best of many tries
+        # (the machine may be busy), has to leave room in a frame of 16 ms.
         script = """(() => {
             const svg = document.getElementById('before'), nodes = document.querySelectorAll('#after .node');
             const took = [];
