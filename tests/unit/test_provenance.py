@@ -227,3 +227,32 @@ def test_two_transposes_that_cancel_belong_to_nothing() -> None:
     snapshot, solution = extracted(graph)
     named = {source for found in sources_of(graph, snapshot, solution).values() for source in found}
     assert named == {"node 'f'", "node 'g'"}
+
+
+DOUBLING = """\
+;; twice x
+(constructor Twice (T) T)
+;; math: x + x = twice(x)
+;; class: exact
+(rewrite (Map2 (Add) x x) (Twice x) :ruleset canonical :name "twice")
+;; math: twice(x) = x · 2
+;; class: exact
+(rewrite (Twice x) (Map2 (Mul) x (Splat "float32" 2.0)) :ruleset canonical :name "twice-by-product")
+"""
+
+
+def test_an_operator_that_a_rule_file_declares_has_its_place_in_derivations(tmp_path: Path) -> None:
+    file = tmp_path / "twice.egg"
+    file.write_text(DOUBLING)
+    b = GraphBuilder("double")
+    x = b.input("x", TensorType("float32", (4,)))
+    graph = b.finish((b.add("map", (x, x), fn="add"),))
+    snapshot = saturate(graph, load_rules(extra=[file]))
+    provenance = snapshot.provenance
+    assert provenance is not None
+    eclass = snapshot.roots[graph.outputs[0]]
+    product = next(e for e in snapshot.classes[eclass] if e.op == "map" and e.attr("fn") == "mul")
+    steps = [provenance.step(number) for number in provenance.derivation([product])]
+    assert [step.rule for step in steps] == ["twice", "twice-by-product"]
+    built = steps[0].built[0]
+    assert isinstance(built, Term) and built.enode.op == "Twice" and built.eclass == eclass
