@@ -12,7 +12,7 @@ import numpy as np
 from egc.codegen.link import LinkedCode
 from egc.codegen.target import Target
 from egc.frontend.importer import Imported
-from egc.ir.dims import Dim, Shape, SymDim
+from egc.ir.dims import Dim, Shape, SymDim, extents
 from egc.ir.graph import Graph
 from egc.ir.host import decode_host
 from egc.ir.nest import Nest, Pack
@@ -120,7 +120,7 @@ class _Assembler:
             text = (v.decode() if isinstance(v, bytes) else str(v) for v in data.reshape(-1).tolist())
             return m.Buffer("string", data.shape, "constant", text=tuple(text))
         if pack is not None:
-            data = packed(data.reshape(shape), pack)
+            data = packed(data.reshape(extents(shape)), pack)
         self.constants.append(data)
         offset, after = layout_constants((data.nbytes, 0))
         buffer = m.Buffer(self.graph.types[value].dtype, data.shape, "constant", self.offset + offset)

@@ -162,6 +162,14 @@ def product(dims: tuple[Dim, ...] | list[Dim]) -> Dim:
     return out
 
 
+def extents(shape: Shape) -> tuple[int, ...]:
+    """The integers that a shape consists of; DimError where one is symbolic."""
+    found = tuple(dim for dim in shape if isinstance(dim, int))
+    if len(found) < len(shape):
+        raise DimError(f"[{', '.join(map(str, shape))}] has symbolic extents")
+    return found
+
+
 def symbols_of(dim: Dim) -> frozenset[str]:
     """The names that occur in ``dim``."""
     if isinstance(dim, int):

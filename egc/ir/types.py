@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egc.ir.dims import Dim, Shape, parse_dim, product, symbols_of
+from egc.ir.dims import Dim, Shape, extents, parse_dim, product, symbols_of
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 SMALL_FLOATS = (
@@ -87,6 +87,11 @@ class TensorType:
     def size(self) -> Dim:
         """The number of elements."""
         return product(self.shape)
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """The shape of a static type; DimError where an extent is symbolic."""
+        return extents(self.shape)
 
     @property
     def is_static(self) -> bool:

@@ -104,9 +104,9 @@ def counterexample(rule: Rule, failure: Failure) -> list[str]:
     for name, sort in rule.variables:
         if sort in ("T", "Multi") or name.startswith("egc-"):
             continue
-        value = _attribute(plan, failure, name)
-        if value is not None:
-            lines.append(f"  {name} = {value}")
+        attribute = _attribute(plan, failure, name)
+        if attribute is not None:
+            lines.append(f"  {name} = {attribute}")
     if failure.left is not None:
         a, b = failure.claim.about
         lines.append(f"  left  : {state.types[a]} = {show(failure.left)}")

@@ -22,14 +22,18 @@ from egc.rules.notes import RuleClass
 from egc.soundness.plan import Plan, State, attribute_values
 from egc.soundness.values import Rejected
 
-_ROUNDS_ONCE = frozenset(
-    "neg abs sqrt floor ceil round sign isnan isinf not bit_not add sub mul div mod fmod min max eq ne lt le gt ge and or "
-    "xor bit_and bit_or bit_xor shift_left shift_right select relu reciprocal".split()
-)
-_VIEWS = frozenset(
-    "leaf splat output reshape transpose slice pad expand concat gather gather_elements gather_nd scatter_elements "
-    "scatter_nd iota dim cast topk arg_reduce".split()
-)
+# fmt: off
+_ROUNDS_ONCE = frozenset({
+    "neg", "abs", "sqrt", "floor", "ceil", "round", "sign", "isnan", "isinf", "not", "bit_not", "add", "sub",
+    "mul", "div", "mod", "fmod", "min", "max", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor",
+    "bit_and", "bit_or", "bit_xor", "shift_left", "shift_right", "select", "relu", "reciprocal",
+})
+_VIEWS = frozenset({
+    "leaf", "splat", "output", "reshape", "transpose", "slice", "pad", "expand", "concat", "gather",
+    "gather_elements", "gather_nd", "scatter_elements", "scatter_nd", "iota", "dim", "cast", "topk",
+    "arg_reduce",
+})
+# fmt: on
 _ACCUMULATING = frozenset({"reduce", "pool", "matmul", "conv", "conv_channels_last", "cumulate"})
 _EPSILON = {"float64": 2.3e-16, "float32": 1.2e-7, "float16": 9.8e-4, "bfloat16": 7.9e-3}
 _ULPS = 4.0  # of the dtype, relative to the greatest number on the way

@@ -32,7 +32,7 @@ def leaf_arrays(plan: Plan, state: State, mode: str, rng: np.random.Generator) -
 
 def array(type_: TensorType, mode: str, rng: np.random.Generator) -> Any:
     """Random data of a type in one of the modes."""
-    shape = tuple(int(d) for d in type_.shape)
+    shape = type_.extents
     dtype = numpy_dtype(type_.dtype)
     if type_.dtype == "bool":
         return np.zeros(shape, bool) if mode == "zero" else rng.integers(0, 2, shape).astype(bool)
@@ -98,17 +98,17 @@ def _indices(plan: Plan, state: State, rng: np.random.Generator) -> dict[int, An
 
 def _integers(type_: TensorType, low: int, high: int, rng: np.random.Generator) -> Any:
     if high <= low:
-        return np.zeros(type_.shape, numpy_dtype(type_.dtype))
-    return rng.integers(low, high, type_.shape).astype(numpy_dtype(type_.dtype))
+        return np.zeros(type_.extents, numpy_dtype(type_.dtype))
+    return rng.integers(low, high, type_.extents).astype(numpy_dtype(type_.dtype))
 
 
 def _distinct(type_: TensorType, extent: int, axis: int, rng: np.random.Generator) -> Any:
     """Indices that are distinct along ``axis``, a few of them negative:
     ONNX leaves it open who wins on a clash.
     """
-    if type_.shape[axis] > extent:
+    if type_.extents[axis] > extent:
         raise Rejected("a scatter names an element twice")
-    out = np.zeros(type_.shape, numpy_dtype(type_.dtype))
+    out = np.zeros(type_.extents, numpy_dtype(type_.dtype))
     moved = np.moveaxis(out, axis, -1)
     for place in np.ndindex(moved.shape[:-1]):
         moved[place] = rng.permutation(extent)[: moved.shape[-1]] - rng.choice([0, extent])
@@ -116,12 +116,12 @@ def _distinct(type_: TensorType, extent: int, axis: int, rng: np.random.Generato
 
 
 def _coordinates(type_: TensorType, extents: Sequence[int], distinct: bool, rng: np.random.Generator) -> Any:
-    depth = int(type_.shape[-1])
+    depth = type_.extents[-1]
     bounds = [max(1, int(d)) for d in extents[:depth]]
-    rows = int(np.prod(type_.shape[:-1]))
+    rows = int(np.prod(type_.extents[:-1]))
     total = int(np.prod(bounds))
     if distinct and rows > total:
         raise Rejected("a scatter names an element twice")
     flat = rng.permutation(total)[:rows] if distinct else rng.integers(0, total, rows)
     picked = np.stack(np.unravel_index(flat, bounds), -1) if depth else np.zeros((rows, 0))
-    return picked.reshape(type_.shape).astype(numpy_dtype(type_.dtype))
+    return picked.reshape(type_.extents).astype(numpy_dtype(type_.dtype))

@@ -22,10 +22,13 @@ Operands = Sequence[TensorType | None]
 Attrs = Mapping[str, Any]
 
 # What each scalar function takes, where that is not every number (ONNX's own type constraints).
-_FLOAT_ONLY = frozenset(
-    "exp log sqrt floor ceil round sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf isnan isinf atan2 "
-    "reciprocal rsqrt sigmoid silu softplus gelu_erf gelu_tanh hard_sigmoid hard_swish".split()
-)
+# fmt: off
+_FLOAT_ONLY = frozenset({
+    "exp", "log", "sqrt", "floor", "ceil", "round", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
+    "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "isnan", "isinf", "atan2", "reciprocal", "rsqrt",
+    "sigmoid", "silu", "softplus", "gelu_erf", "gelu_tanh", "hard_sigmoid", "hard_swish",
+})
+# fmt: on
 _BOOL_ONLY = frozenset({"and", "or", "xor", "not"})
 _INT_ONLY = frozenset({"bit_and", "bit_or", "bit_xor", "bit_not", "shift_left", "shift_right"})
 _ANY = frozenset({"eq", "ne", "select"})
@@ -153,7 +156,7 @@ def _map_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> Tensor
     dtype = known[0].dtype if known else c.dtype
     if fn in _BOOL_ONLY or (fn == "select" and i == 0):
         dtype = "bool"
-    shapes = [t.shape for t in operands if t is not None]
+    shapes = [t.extents for t in operands if t is not None]
     if not shapes:
         return TensorType(dtype, c.shape(c.rank))
     widest = max(shapes, key=len)
@@ -166,13 +169,13 @@ def _matmul_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> tup
         return c.shape(max(2, c.rank))
     if other.rank < 2:
         return c.shape(2)
-    batch = other.shape[:-2]
+    batch = other.extents[:-2]
     if c.chance(0.3):
         batch = tuple(1 if c.chance(0.5) else d for d in batch)
         batch = batch if c.chance(0.7) else ()
     if i == 1:
-        return (*batch, other.shape[-1], c.extent())
-    return (*batch, c.extent(), other.shape[-2])
+        return (*batch, other.extents[-1], c.extent())
+    return (*batch, c.extent(), other.extents[-2])
 
 
 def _conv_operand(
@@ -190,7 +193,9 @@ def _conv_operand(
         return (c.extent(), *image[1:], image[0]) if last else (c.extent(), *image)
     if i == 0:
         assert other is not None
-        taps, depth = (other.shape[:-2], other.shape[-2]) if last else (other.shape[2:], other.shape[1])
+        taps, depth = (
+            (other.extents[:-2], other.extents[-2]) if last else (other.extents[2:], other.extents[1])
+        )
         spatial_extents = [k + c.rng.randrange(3) for k in taps]
         return (
             (c.extent(), *spatial_extents, depth * groups)
@@ -200,7 +205,7 @@ def _conv_operand(
     if other is None:
         return c.shape(max(3, c.rank))
     image_extents, channels = (
-        (other.shape[1:-1], other.shape[-1]) if last else (other.shape[2:], other.shape[1])
+        (other.extents[1:-1], other.extents[-1]) if last else (other.extents[2:], other.extents[1])
     )
     taps = tuple(c.rng.randint(1, max(1, min(3, d))) for d in image_extents)
     depth, outputs = channels // groups, groups * max(1, c.extent() if c.chance(0.8) else 1)
@@ -234,7 +239,7 @@ def _concat_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> tup
         return _any_operand(i, operands, attrs, c)
     axis = attrs.get("axis")
     axis = c.axis(other.rank) if axis is None else axis
-    return tuple(c.extent() if a == axis else d for a, d in enumerate(other.shape))
+    return tuple(c.extent() if a == axis else d for a, d in enumerate(other.extents))
 
 
 def _gather_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> TensorType:
@@ -245,7 +250,7 @@ def _gather_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> Ten
 
 def _gather_elements_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> TensorType:
     other = operands[1 - i]
-    shape = _any_operand(i, operands, attrs, c) if other is None else other.shape
+    shape = _any_operand(i, operands, attrs, c) if other is None else other.extents
     if i == 0:
         return TensorType(c.dtype, shape)
     return TensorType("int64", tuple(c.rng.randint(min(1, d), d) for d in shape))
@@ -257,7 +262,7 @@ def _gather_nd_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> 
         return TensorType(c.dtype, c.shape(max(1, c.rank)))
     batch = attrs.get("batch_dims") or 0
     rank = other.rank if other is not None else c.rank
-    lead = other.shape[:batch] if other is not None else ()
+    lead = other.extents[:batch] if other is not None else ()
     return TensorType(
         "int64", (*lead, *c.shape(c.rng.choice((0, 1))), c.rng.randint(1, max(1, rank - batch)))
     )
@@ -269,12 +274,12 @@ def _scatter_elements_operand(i: int, operands: Operands, attrs: Attrs, c: Conte
         return TensorType(c.dtype, c.shape(max(1, c.rank)))
     if i == 1:
         shape = (
-            operands[2].shape
+            operands[2].extents
             if operands[2] is not None
-            else tuple(c.rng.randint(min(1, d), d) for d in x.shape)
+            else tuple(c.rng.randint(min(1, d), d) for d in x.extents)
         )
         return TensorType("int64", shape)
-    return TensorType(x.dtype, operands[1].shape if operands[1] is not None else x.shape)
+    return TensorType(x.dtype, operands[1].extents if operands[1] is not None else x.extents)
 
 
 def _scatter_nd_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> TensorType:
@@ -283,23 +288,23 @@ def _scatter_nd_operand(i: int, operands: Operands, attrs: Attrs, c: Context) ->
         return TensorType(c.dtype, c.shape(max(1, c.rank)))
     if i == 1 or indices is None:
         return TensorType("int64", (*c.shape(c.rng.choice((0, 1))), c.rng.randint(1, max(1, x.rank))))
-    return TensorType(x.dtype, (*indices.shape[:-1], *x.shape[indices.shape[-1] :]))
+    return TensorType(x.dtype, (*indices.extents[:-1], *x.extents[indices.extents[-1] :]))
 
 
 def _norm_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
     x = operands[0]
     if i == 0 or x is None:
         return c.shape(max(1, c.rank))
-    return x.shape if c.chance(0.3) else row_vector(x.shape) if c.chance(0.7) else ()
+    return x.extents if c.chance(0.3) else row_vector(x.extents) if c.chance(0.7) else ()
 
 
 def _attention_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
     """q [..., m, h], k [..., n, h], v [..., n, d], mask broadcast to [..., m, n]."""
     q, k, v = operands[:3]
     known = next((t for t in (q, k, v) if t is not None and t.rank >= 2), None)
-    batch = known.shape[:-2] if known is not None else c.shape(max(0, c.rank - 2))
-    head = next((t.shape[-1] for t in (q, k) if t is not None and t.rank >= 2), c.extent())
-    length = next((t.shape[-2] for t in (k, v) if t is not None and t.rank >= 2), c.extent())
+    batch = known.extents[:-2] if known is not None else c.shape(max(0, c.rank - 2))
+    head = next((t.extents[-1] for t in (q, k) if t is not None and t.rank >= 2), c.extent())
+    length = next((t.extents[-2] for t in (k, v) if t is not None and t.rank >= 2), c.extent())
     match i:
         case 0:
             return (*batch, c.extent(), head)
@@ -307,7 +312,7 @@ def _attention_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> 
             return (*batch, length, head)
         case 2:
             return (*batch, length, c.extent())
-    rows = q.shape[-2] if q is not None and q.rank >= 2 else 1
+    rows = q.extents[-2] if q is not None and q.rank >= 2 else 1
     return c.rng.choice(
         ((), (*(1 for _ in batch), rows, length), (*batch, rows, length), (*(1 for _ in batch), 1, length))
     )
@@ -374,7 +379,7 @@ def _axis(operands: Operands, attrs: Attrs, c: Context) -> int:
 def _concat_axis(operands: Operands, attrs: Attrs, c: Context) -> int:
     a, b = operands
     assert a is not None and b is not None
-    differing = [i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)) if m != n]
+    differing = [i for i, (m, n) in enumerate(zip(a.extents, b.extents, strict=False)) if m != n]
     return differing[0] if differing else c.axis(a.rank)
 
 
@@ -386,9 +391,9 @@ def _groups(operands: Operands, attrs: Attrs, c: Context, last: bool = False) ->
     x, w = operands[0], operands[1]
     if x is None:
         return 1
-    channels = x.shape[-1 if last else 1] if x.rank > 1 else 1
+    channels = x.extents[-1 if last else 1] if x.rank > 1 else 1
     if w is not None:
-        depth = w.shape[-2 if last else 1] if w.rank > 1 else 0
+        depth = w.extents[-2 if last else 1] if w.rank > 1 else 0
         return channels // depth if depth else 1
     divisors = [g for g in range(1, channels + 1) if channels % g == 0] or [1]
     return c.rng.choice((1, c.rng.choice(divisors), divisors[-1]))
@@ -399,9 +404,9 @@ def _spatial(operands: Operands, last: bool) -> list[tuple[int, int]]:
     x, w = operands
     assert x is not None and w is not None
     return list(
-        zip(x.shape[1:-1], w.shape[:-2], strict=False)
+        zip(x.extents[1:-1], w.extents[:-2], strict=False)
         if last
-        else zip(x.shape[2:], w.shape[2:], strict=False)
+        else zip(x.extents[2:], w.extents[2:], strict=False)
     )
 
 
@@ -428,13 +433,16 @@ def _of_conv(
 
 def _of_pool(choose: Callable[..., tuple[int, ...]]) -> Callable[[Operands, Attrs, Context], tuple[int, ...]]:
     return lambda operands, attrs, c: choose(
-        [(d, k) if k > 1 else (d, 0) for d, k in zip(_first(operands).shape, attrs["window"], strict=False)],
+        [
+            (d, k) if k > 1 else (d, 0)
+            for d, k in zip(_first(operands).extents, attrs["window"], strict=False)
+        ],
         c,
     )
 
 
 def _window(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
-    return tuple(c.rng.randint(1, min(3, d)) if d and c.chance(0.6) else 1 for d in _first(operands).shape)
+    return tuple(c.rng.randint(1, min(3, d)) if d and c.chance(0.6) else 1 for d in _first(operands).extents)
 
 
 def _regrouped(shape: Sequence[int], c: Context) -> tuple[int, ...]:
@@ -457,12 +465,12 @@ def _regrouped(shape: Sequence[int], c: Context) -> tuple[int, ...]:
 
 
 def _new_shape(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
-    return _regrouped(_first(operands).shape, c)
+    return _regrouped(_first(operands).extents, c)
 
 
 def _wider_shape(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
     lead = c.shape(c.rng.choice((0, 0, 0, 1)))
-    return (*lead, *(c.extent() if d == 1 and c.chance(0.7) else d for d in _first(operands).shape))
+    return (*lead, *(c.extent() if d == 1 and c.chance(0.7) else d for d in _first(operands).extents))
 
 
 def _perm(operands: Operands, attrs: Attrs, c: Context) -> Perm:
@@ -475,7 +483,7 @@ def _slices(operands: Operands, attrs: Attrs, c: Context) -> list[tuple[int, int
     """(start, size, step) of each axis, chosen together when the first of them is asked for."""
     if id(operands) not in c.slices:
         c.slices[id(operands)] = [
-            _slice(extent, i, attrs, c) for i, extent in enumerate(_first(operands).shape)
+            _slice(extent, i, attrs, c) for i, extent in enumerate(_first(operands).extents)
         ]
     return c.slices[id(operands)]
 
@@ -502,11 +510,11 @@ def _part(k: int) -> Callable[[Operands, Attrs, Context], tuple[int, ...]]:
 
 
 def _amounts(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
-    return tuple(c.rng.choice((0, 0, 1, 2)) for _ in _first(operands).shape)
+    return tuple(c.rng.choice((0, 0, 1, 2)) for _ in _first(operands).extents)
 
 
 def _gaps(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
-    return tuple(c.rng.choice((0, 0, 0, 1)) for _ in _first(operands).shape)
+    return tuple(c.rng.choice((0, 0, 0, 1)) for _ in _first(operands).extents)
 
 
 def _iota_shape(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
@@ -519,7 +527,7 @@ def _iota_axis(operands: Operands, attrs: Attrs, c: Context) -> int:
 
 def _k(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
     axis = attrs.get("axis")
-    shape = _first(operands).shape
+    shape = _first(operands).extents
     extent = shape[axis] if axis is not None and axis < len(shape) else min(shape, default=1)
     return (c.rng.randint(0 if c.chance(0.1) else min(1, extent), extent),)
 
@@ -528,7 +536,7 @@ def _batch_dims(operands: Operands, attrs: Attrs, c: Context) -> int:
     x, indices = operands
     assert x is not None and indices is not None
     shared = 0
-    for a, b in zip(x.shape[:-1], indices.shape[:-1], strict=False):
+    for a, b in zip(x.extents[:-1], indices.extents[:-1], strict=False):
         if a != b:
             break
         shared += 1

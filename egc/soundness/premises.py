@@ -155,8 +155,10 @@ class Resolver:
 
     def derive(self, head: str, args: tuple[s.Expr, ...], depth: int) -> None:
         """Make a table's row hold: by a fact of a file, or by a rule that states it."""
-        ways = [(None, call.args) for call in self.knowledge.facts if call.head == head]
-        ways += [(rule, stated) for rule in self.knowledge.rules for stated in stated_rows(rule, head)]  # type: ignore[misc]
+        ways: list[tuple[Rule | None, Sequence[s.Expr]]] = [
+            (None, call.args) for call in self.knowledge.facts if call.head == head
+        ]
+        ways += [(rule, stated) for rule in self.knowledge.rules for stated in stated_rows(rule, head)]
         if not ways:
             raise Unsolvable(f"no rule or fact states `{head}`")
         if depth >= MAX_DEPTH:
@@ -169,7 +171,7 @@ class Resolver:
             return
         self.fresh += 1
         mark = f"'{self.fresh}"
-        names = {name: s.Var(name + mark, rule.span) for name, _ in rule.variables}
+        names: dict[str, s.Expr] = {name: s.Var(name + mark, rule.span) for name, _ in rule.variables}
         self.unify_all(args, [s.substitute(arg, names) for arg in stated])
         for action in rule.actions:
             if isinstance(action, s.Let):

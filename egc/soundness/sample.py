@@ -133,7 +133,7 @@ class _Sampler:
         leaf = node.children[i]
         chosen = choose_operand(node.op, i, operands, attrs, self.context)
         if leaf in self.plan.rows:
-            chosen = TensorType(chosen.dtype, row_vector(chosen.shape))
+            chosen = TensorType(chosen.dtype, row_vector(chosen.extents))
         for j, child in enumerate(node.children):
             if child == leaf:
                 operands[j] = chosen
