@@ -223,7 +223,7 @@ def _start_pool(workers: int) -> ProcessPoolExecutor:
 def _unnamed_main() -> Iterator[None]:
     """Keep new processes from running the user's script again, as they do to find what is defined there."""
     main = sys.modules["__main__"].__dict__
-    kept = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    kept: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
     try:
         main["__spec__"] = None
         yield

@@ -145,7 +145,7 @@ class _Encoder:
                 "Reshape", self.id(node.inputs[0]), self.terms.dims(self.graph.types[node.output].shape)
             )
         else:
-            axis = self.terms.literal(node.attr("axis"))
+            axis = self.terms.attr("i64", node.attr("axis"))
             term = self.id(node.inputs[0])
             for i, name in enumerate(node.inputs[1:], 1):
                 term = self.terms.call("Concat", term, self.id(name), axis)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from egc.egraph.snapshot import ENode, Snapshot
 from egc.extract.bottom_up import bottom_up
-from egc.extract.cost import CostModel, NodeCost, Rates
+from egc.extract.cost import CostModel, NodeCost
 from egc.extract.decode import decode
 from egc.extract.improve import improve
 from egc.extract.solution import Solution
 from egc.ir.graph import Graph
+from egc.machine import Rates
 
 __all__ = ["CostModel", "Extraction", "NodeCost", "Rates", "extract"]
 

@@ -90,7 +90,10 @@ class _Program:
         integers = np.arange(len(self.enodes), dtype=np.int32)
         kinds = np.full(len(integers), highspy.HighsVarType.kInteger)
         solver.changeColsIntegrality(len(integers), integers, kinds)
-        starts, indices, values, low = [], [], [], []
+        starts: list[int] = []
+        indices: list[int] = []
+        values: list[float] = []
+        low: list[float] = []
         for row, bound in self.rows():
             starts.append(len(indices))
             low.append(bound)

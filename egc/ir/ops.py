@@ -57,7 +57,7 @@ _TABLE = (
         "arg_reduce",
         (1, 1),
         (("fn", "str"), ("axis", "int"), ("last", "bool")),
-        "int64 position of the max or min along axis, whose extent becomes 1; the last one on ties if `last`.",
+        "int64 position of the max or min along axis (extent then 1); the last one on ties if `last`.",
     ),
     Op(
         "cumulate",
@@ -98,7 +98,7 @@ _TABLE = (
         "pad",
         (2, 2),
         (("low", "dims"), ("high", "dims"), ("interior", "ints")),
-        "x and a scalar: low and high elements at the ends of each axis, interior between two neighbours; all >= 0.",
+        "x and a scalar: low and high elements at the ends of an axis, interior between neighbours; all ≥ 0.",
     ),
     Op("expand", (1, 1), (("shape", "dims"),), "Broadcast to shape (of at least the operand's rank)."),
     Op("concat", (1, None), (("axis", "int"),), "Operands side by side along axis."),
@@ -135,7 +135,7 @@ _TABLE = (
         "host",
         (0, None),
         (("node", "str"), ("types", "str")),
-        "An ONNX node run by onnx.reference: egc.ir.host writes `node`; the result types stand with ';' between them.",
+        "An ONNX node run by onnx.reference: egc.ir.host writes `node`; result types are separated by ';'.",
         -1,
     ),
     # Recognised by rules, never made by the frontend.
