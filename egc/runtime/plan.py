@@ -251,7 +251,8 @@ class Plan:
         self._check_made(buffer, value, title)
         root = self.program.roots[buffer]
         if place.where == "output" and root not in self.values:
-            # Its shape was unknown until now. What the host made may be a view of an input: the output is not.
+            # Its shape was unknown until now. What the host made may be a view of an input:
+            # the output is not.
             self.values[root] = np.array(value).reshape(self.shapes[root] or value.shape)
             self.set_address(root, address_of(self.values[root]))
         else:

@@ -1,7 +1,8 @@
 """A plan → types and attributes that satisfy it.
 
-Equations of attributes are solved as far as known values go; what is left over is chosen, one operator after another
-from the leaves upwards, and the equations are looked at again. An attempt that breaks one is given up.
+Equations of attributes are solved as far as known values go; what is left over is chosen, one operator after
+another from the leaves upwards, and the equations are looked at again.
+An attempt that breaks one is given up.
 """
 
 from __future__ import annotations
