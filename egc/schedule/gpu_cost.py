@@ -47,8 +47,9 @@ class GpuCost:
         return {n: getattr(self, n) for n in ("compute", "l1", "l2", "dram", "latency", "launch")}
 
     def __add__(self, other: GpuCost) -> GpuCost:
-        sums = (getattr(self, name) + getattr(other, name) for name in (*self.terms, "seconds"))
-        return GpuCost(*sums, max(self.threads, other.threads), max(self.blocks, other.blocks))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in (*self.terms, "seconds")}
+        threads, blocks = max(self.threads, other.threads), max(self.blocks, other.blocks)
+        return GpuCost(**sums, threads=threads, blocks=blocks)
 
 
 @dataclass(frozen=True)
