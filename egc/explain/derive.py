@@ -70,7 +70,8 @@ class _Accountant:
     def run(self) -> Account:
         for i, call in enumerate(self.calls):
             nodes = nodes_of(call)
-            self.result.covered.append(list(dict.fromkeys(s for node in nodes for s in node.sources)))
+            covered = list(dict.fromkeys(s for node in nodes for s in node.sources))
+            self.result.covered.append(covered or self.copied(nodes))
             self.result.derivations.append(self.derivation(nodes))
             self.result.alternatives.append(self.alternatives(i, nodes))
         calls_of: dict[str, list[int]] = {}
@@ -88,6 +89,13 @@ class _Accountant:
         return self.result
 
     # What a call is made of.
+
+    def copied(self, nodes: Sequence[Node]) -> list[str]:
+        """The ONNX nodes whose results calls only copy to the model's outputs: an input's value, or a constant."""
+        written = {name for node in nodes for name in node.outputs}
+        pairs = zip(self.graph.outputs, self.imported.outputs, strict=True)
+        names = {port.name for value, port in pairs if value in written}
+        return [origin.title for origin in self.imported.origins if names & set(origin.outputs)]
 
     def eclasses(self, nodes: Sequence[Node]) -> list[int]:
         """The e-classes that nodes of the optimized graph compute, parts of long concatenations included."""

@@ -166,6 +166,11 @@ def test_real_models_are_accounted_for(name: str, tmp_path_factory: pytest.TempP
         assert steps or original or {node.op for node in nodes_of(call)} <= layouts, nodes_of(call)
 
 
+def test_a_copy_to_an_output_belongs_to_the_node_that_was_there() -> None:
+    record = compile_model(small_model([helper.make_node("Identity", ["x"], ["y"], "same")])).record
+    assert [call["onnx"] for call in record["calls"]] == [["node 'same' (Identity)"]]
+
+
 # ---- a user's own rule ----
 
 RULE = """\
