@@ -140,13 +140,11 @@ def compile_model(
             calls = build_kernels(graph, legal_fusions(graph, book))
         with clock("codegen"):
             kernels: Mapping[str, BuiltKernel | BuiltDevice]
+            rules = RuleChoice(options.accuracy, options.disable_rules, options.rules)
             if isinstance(machine, GpuMachine):
-                kernels, program = build_gpu(
-                    workshop, imported, graph, calls, machine, target, options.accuracy
-                )
+                kernels, program = build_gpu(workshop, imported, graph, calls, machine, target, rules)
             else:
                 threads = options.threads or default_threads()
-                rules = RuleChoice(options.accuracy, options.disable_rules, options.rules)
                 kernels, program = build_cpu(
                     workshop, imported, graph, calls, machine, target, threads, rules
                 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from time import perf_counter
 
 from egc.codegen.compile import assembly
-from egc.codegen.jobs import Workshop
+from egc.codegen.jobs import RuleChoice, Workshop, loop_rules
 from egc.codegen.link import LinkedCode
 from egc.codegen.nvptx import emit_device
 from egc.codegen.program import CompiledKernel, Program, assemble
@@ -22,7 +23,8 @@ from egc.ir.nest import Nest
 from egc.kernels import HostCall, KernelCall
 from egc.runtime.gpu_code import GpuCode, Launch
 from egc.schedule import Scheduled
-from egc.schedule.gpu import schedule_device
+from egc.schedule.cells import Saturator
+from egc.schedule.gpu import gpu_rules, schedule_device
 from egc.schedule.gpu_machine import GpuMachine
 
 _TRIPLE = "nvptx64-nvidia-cuda"
@@ -69,14 +71,22 @@ class BuiltDevice:
         return self.ptx.encode()
 
 
+@lru_cache(maxsize=4)
+def _saturator(rules: RuleChoice) -> Saturator:
+    """The loop e-graph of a worker, told the rules once."""
+    if rules.disabled or rules.extra:
+        return Saturator(loop_rules(rules))
+    return Saturator(gpu_rules(rules.accuracy))  # two files in place of all
+
+
 def build_device(
-    kernel: Kernel, machine: GpuMachine, target: Target, accuracy: str
+    kernel: Kernel, machine: GpuMachine, target: Target, rules: RuleChoice
 ) -> BuiltDevice | CompileError:
     """Schedule and compile one kernel in this process. An error is returned, so that all can be reported at
     once."""
     started = perf_counter()
     try:
-        scheduled = schedule_device(kernel, machine, accuracy=accuracy)
+        scheduled = schedule_device(kernel, machine, saturator=_saturator(rules))
         device = emit_device(scheduled.nest, target)
         ptx = assembly(device.text, target)
     except CompileError as error:
@@ -101,12 +111,12 @@ def build_gpu(
     calls: Sequence[KernelCall | HostCall],
     machine: GpuMachine,
     target: Target,
-    accuracy: str,
+    rules: RuleChoice,
 ) -> tuple[Mapping[str, BuiltDevice], Program]:
     """Every distinct kernel built, and the program. CompileError names every ONNX node that has no code for a
     GPU."""
     distinct = {call.kernel.name: call.kernel for call in calls if isinstance(call, KernelCall)}
-    built = workshop.each(build_device, tuple(distinct.values()), machine, target, accuracy)
+    built = workshop.each(build_device, tuple(distinct.values()), machine, target, rules)
     _refuse(calls, {name: found for name, found in built.items() if isinstance(found, CompileError)})
     devices = {name: found for name, found in built.items() if isinstance(found, BuiltDevice)}
     compiled = {name: CompiledKernel(d.nest, d.symbol, 0) for name, d in devices.items()}

@@ -30,29 +30,30 @@ Path = tuple[For, ...]
 
 
 def schedule_device(
-    kernel: Kernel, machine: GpuMachine, *, accuracy: str = "default", budget_s: float = 2.0
+    kernel: Kernel, machine: GpuMachine, *, saturator: Saturator | None = None, budget_s: float = 2.0
 ) -> Scheduled:
-    """The cheapest nest of `kernel` in blocks and threads. CompileError where the rules leave none."""
+    """The cheapest nest of `kernel` in blocks and threads. CompileError where the rules leave none.
+
+    `saturator` holds the rules (the shipped ones where None); whoever schedules many kernels keeps it.
+    """
     models = [model_stage(kernel, stage, machine) for stage in kernel.stages]  # type: ignore[arg-type]
-    names = [
-        {axis: axis_name(kernel, position, axis) for axis in model.extents}
+    named = [
+        renamed(model, {axis: axis_name(kernel, position, axis) for axis in model.extents})
         for position, model in enumerate(models)
     ]
-    renamed_models = [renamed(model, name) for model, name in zip(models, names, strict=True)]
-    search = _Search(kernel, renamed_models, machine, accuracy, budget_s)
+    search = _Search(kernel, named, machine, saturator or _shipped(), budget_s)
     return search.fused() if kernel.shared and len(kernel.stages) > 1 else search.separate()
 
 
-@lru_cache(maxsize=3)
-def gpu_rules(accuracy: str) -> RuleBook:
+def gpu_rules(accuracy: str = "default") -> RuleBook:
     """The rules of rules/loops.egg and rules/gpu.egg that `accuracy` admits."""
     folder = data_folder("rules")
     return load_rules([folder / "loops.egg", folder / "gpu.egg"], accuracy=accuracy)
 
 
-@lru_cache(maxsize=3)
-def _saturator(accuracy: str) -> Saturator:
-    return Saturator(gpu_rules(accuracy))
+@lru_cache(maxsize=1)
+def _shipped() -> Saturator:
+    return Saturator(gpu_rules())
 
 
 class _Search:
@@ -63,11 +64,11 @@ class _Search:
         kernel: Kernel,
         models: Sequence[StageModel],
         machine: GpuMachine,
-        accuracy: str,
+        saturator: Saturator,
         budget_s: float,
     ) -> None:
         self.kernel, self.models, self.machine = kernel, models, machine
-        self.accuracy, self.budget_s = accuracy, budget_s
+        self.saturator, self.budget_s = saturator, budget_s
         self.shared = {axis.name for axis in kernel.stages[0].axes[: kernel.shared]}
 
     def saturate(self, positions: Sequence[int]) -> LoopGraph:
@@ -77,7 +78,7 @@ class _Search:
             self.machine,
             self.shared if len(positions) > 1 else set(),
         )
-        return _saturator(self.accuracy).saturate(facts, self.budget_s, _ROWS)
+        return self.saturator.saturate(facts, self.budget_s, _ROWS)
 
     # Stages with blocks of their own.
 

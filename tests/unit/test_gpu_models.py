@@ -119,6 +119,16 @@ def test_a_model_s_nests_are_mapped_by_rules() -> None:
             assert kinds & {"block", "thread"} and not kinds & {"par", "vec"}
 
 
+def test_a_rule_that_is_taken_out_is_not_used() -> None:
+    taken_out = ("gpu-sum", "gpu-sum-whole", "gpu-threads-whole")
+    program = compile_model(perceptron(), Options(target="gpu", arch="sm_80", disable_rules=taken_out))
+    used = {rule for built in program.kernels.values() for rule in built.scheduled.rules}
+    usual = {
+        rule for built in compiled("perceptron", "sm_80").kernels.values() for rule in built.scheduled.rules
+    }
+    assert not used & set(taken_out) and usual & set(taken_out)
+
+
 def test_what_has_no_code_for_a_gpu_is_named_all_at_once() -> None:
     nodes = [
         helper.make_node("Unique", ["x"], ["u"], name="first"),

@@ -13,8 +13,8 @@ from egc.ir.nest import check_nest
 from egc.ir.text import parse_kernel
 from egc.resources import data_folder
 from egc.schedule.access import model_stage
-from egc.schedule.cells import For
-from egc.schedule.gpu import schedule_device
+from egc.schedule.cells import For, Saturator
+from egc.schedule.gpu import gpu_rules, schedule_device
 from egc.schedule.gpu_cost import GpuCoster, mapping
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
@@ -65,12 +65,12 @@ def test_a_small_product_spreads_its_sum_over_threads() -> None:
 
 
 def test_an_exact_product_keeps_each_sum_in_its_order() -> None:
-    machine = load_gpu_machine("sm_80")
-    scheduled = schedule_device(matmul(1, 8, 4096), machine, accuracy="exact")
+    machine, exact = load_gpu_machine("sm_80"), Saturator(gpu_rules("exact"))
+    scheduled = schedule_device(matmul(1, 8, 4096), machine, saturator=exact)
     assert all(loop.kind != "thread" for loops in scheduled.nest.stages for loop in loops if loop.axis == "k")
     # A maximum does not round, so threads may share it all the same.
     for fn, kinds in (("add", {"seq", "unroll"}), ("max", {"seq", "thread"})):
-        nest = schedule_device(parse_kernel(ROWS.replace("FN", fn)), machine, accuracy="exact").nest
+        nest = schedule_device(parse_kernel(ROWS.replace("FN", fn)), machine, saturator=exact).nest
         assert {loop.kind for loop in nest.stages[0] if loop.axis == "k"} <= kinds
         assert nest.stages[0][-1].kind == ("thread" if fn == "max" else "unroll")
 
