@@ -91,7 +91,7 @@ class _Accountant:
     # What a call is made of.
 
     def copied(self, nodes: Sequence[Node]) -> list[str]:
-        """The ONNX nodes whose results calls only copy to the model's outputs: an input's value, or a constant."""
+        """The ONNX nodes whose results are only copied to the model's outputs: inputs, or constants."""
         written = {name for node in nodes for name in node.outputs}
         pairs = zip(self.graph.outputs, self.imported.outputs, strict=True)
         names = {port.name for value, port in pairs if value in written}
