@@ -43,6 +43,8 @@ class NodeCost:
 _EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.9}
 # Testing every tap against the border costs about as much as the tap.
 _GUARDED = 0.5
+# A window that leaves the tensor along the vector axis is tested lane by lane.
+_GUARDED_LANES = 8.0
 # Vector instructions for an element of a softmax: exp is most of them.
 _SOFTMAX_WORK = 15.0
 _FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
@@ -133,7 +135,9 @@ class CostModel:
         operand = max((self.size(child) for child in enode.children), default=1)
         match enode.op:
             case "pool":
-                return float(self.size(eclass) * elements(TensorType("bool", enode.attr("window"))))
+                taps = elements(TensorType("bool", enode.attr("window")))
+                across = enode.attr("low")[-1] or enode.attr("high")[-1]
+                return self.size(eclass) * taps * (_GUARDED_LANES if across else 1.0)
             case "softmax":
                 return _SOFTMAX_WORK * operand
             case "layer_norm" | "rms_norm":

@@ -47,6 +47,7 @@ from egc.kernels.rows import ROWWISE
 _CHEAP = 4  # instructions an element that cost no more than reading the element back from a cache would
 _LAUNCH = 16_384  # lane instructions that cost as much as a kernel's launch
 _NARROW = 4  # channels of an image, at most, that a convolution reads as well from planes of their own
+_REGION = 6  # elementwise nodes, at most, between a reduction and the node where their paths meet
 _LARGEST = 200  # nodes of an expression: an inlined value that is read twice is written out twice
 
 
@@ -126,26 +127,55 @@ class _Partition:
         if any((node.output, user.output) not in self.legal for user in users):
             return False
         if cone.anchor is not None:
-            return len(users) == 1 and self.is_epilogue(node, cone, users[0])
+            return self.is_epilogue(node, cone)
         if node.op == "concat":
             return len(users) == 1 and users[0].op == "concat"
         if node.op not in POINTWISE and node.op not in VIEWS:
             return False
         return self.pays(node, cone, users) and all(self.accepts(node, cone, user) for user in users)
 
-    def is_epilogue(self, node: Node, cone: _Cone, user: Node) -> bool:
-        """Whether ``user`` can be computed on the results of a reduction while they are in registers."""
+    def is_epilogue(self, node: Node, cone: _Cone) -> bool:
+        """Whether the readers of ``node`` can be computed on results of a reduction that are in registers."""
         assert cone.anchor is not None
-        if self.claimed.get(user.output, cone.anchor.output) != cone.anchor.output:
+        region = self.until_paths_meet(node)
+        if (
+            not region
+            or not all(can_lower(n, self.graph) for n in region)
+            or any(self.claimed.get(n.output, cone.anchor.output) != cone.anchor.output for n in region)
+        ):
             return False
+        user = region[-1]
         here, there = self.graph.types[node.output], self.graph.types[user.output]
         fits = (user.op in MAPS or user.op in ("transpose", "reshape")) and here.size == there.size
         if cone.anchor.op in REDUCTIONS:
             fits |= user.op == "slice" or (user.op == "pad" and not any(ints_of(user, "interior")))
         if not fits or (user.op in VIEWS and cone.anchor.op in ROWWISE and not self.lowers(cone, user)):
             return False
-        self.claimed[user.output] = cone.anchor.output
+        self.claimed |= {n.output: cone.anchor.output for n in region}
         return True
+
+    def until_paths_meet(self, node: Node) -> tuple[Node, ...]:
+        """The readers of ``node`` and theirs, up to the one where all paths meet; none where they never do.
+
+        All but the last are elementwise and as large as ``node``: they are read within the region alone. A
+        single reader is such a region.
+        """
+        size, region = self.graph.types[node.output].size, []
+        ahead = {user.output: user for user in self.graph.users[node.output]}
+        while len(ahead) > 1:
+            first = min(ahead, key=self.order.__getitem__)
+            inner = ahead.pop(first)
+            users = self.graph.users.get(first, ())
+            fits = inner.op in MAPS and self.graph.types[first].size == size and first not in self.kept
+            if (
+                not fits
+                or len(region) == _REGION
+                or any((first, user.output) not in self.legal for user in users)
+            ):
+                return ()
+            region.append(inner)
+            ahead |= {user.output: user for user in users}
+        return (*region, *ahead.values())
 
     def lowers(self, cone: _Cone, user: Node) -> bool:
         """Whether a view after a reduction keeps rows and positions in them apart."""

@@ -104,6 +104,23 @@ def test_two_convolutions_meet_in_one_epilogue() -> None:
     assert sorted(map(ops_of, calls)) == [["conv_channels_last"], ["conv_channels_last", "add"]]
 
 
+def test_a_reduction_is_followed_by_paths_that_part_and_meet() -> None:
+    net = Net(x="float32[1, 5, 5, 4]")
+    sums = net.map("add", net.conv("x", 1, 8), net.scalar(3.0))
+    root = net.map("sqrt", net.map("abs", sums))
+    graph = net.finish((net.map("div", sums, net.map("mul", root, net.map("sqrt", root))),))
+    (call,) = check_calls(graph)
+    assert ops_of(call) == ["conv_channels_last", "add", "abs", "sqrt", "sqrt", "mul", "div"]
+
+
+def test_a_reduction_is_computed_once_where_paths_part_for_good() -> None:
+    net = Net(x="float32[1, 5, 5, 4]")
+    sums = net.map("add", net.conv("x", 1, 8), net.scalar(3.0))
+    graph = net.finish((net.map("abs", sums), net.map("neg", sums)))
+    calls = check_calls(graph)
+    assert [ops_of(call) for call in calls] == [["conv_channels_last", "add"], ["abs"], ["neg"]]
+
+
 def test_heads_are_stored_through_the_views_after_a_product() -> None:
     net = Net(x="float32[b, s, 12]")
     heads = net.transpose(net.view(net.dense("x", 12), "b", "s", 3, 4), 0, 2, 1, 3)
