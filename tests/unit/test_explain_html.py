@@ -71,7 +71,11 @@ def test_a_click_keeps_the_kernel_and_shows_its_derivation(browser: Browser, rec
     assert all(record["steps"][step]["rule"] in text for step in record["calls"][5]["derivation"])
     browser.press("2")
     nest = browser.run("document.querySelectorAll('#detail pre')[1].textContent")
-    assert nest == record["kernels"][record["calls"][5]["kernel"]]["nest"]
+    kernel = record["kernels"][record["calls"][5]["kernel"]]
+    assert nest == kernel["nest"]
+    browser.press("3")
+    cells = browser.run("[...document.querySelectorAll('#detail .bars > span')].map(s => s.textContent)")
+    assert cells[::2] == list(kernel["cost"]) and len(cells) == 2 * len(kernel["cost"])
 
 
 @needs_browser

@@ -128,6 +128,9 @@ function bar(share, kind = "") {
   return element("i", { class: kind, style: `width:${Math.max(0, Math.min(1, share)) * 100}%` });
 }
 
+const barRow = (name, share, seconds, kind) => [element("span", {}, name), bar(share, kind),
+  element("span", {}, duration(seconds))];
+
 function callDetail(i) {
   const call = record.calls[i];
   const parts = [
@@ -180,9 +183,9 @@ function costOf(call, i) {
   const most = Math.max(...Object.values(cost), measured || 0, 1e-30);
   const bars = element("div", { class: "bars" });
   for (const [name, seconds] of Object.entries(cost)) {
-    bars.append(name, bar(seconds / most, name === "total" ? "total" : ""), duration(seconds));
+    bars.append(...barRow(name, seconds / most, seconds, name === "total" ? "total" : ""));
   }
-  if (measured !== null) bars.append("measured", bar(measured / most, "measured"), duration(measured));
+  if (measured !== null) bars.append(...barRow("measured", measured / most, measured, "measured"));
   return [bars, element("p", {}, `${((100 * (call.predicted || 0)) / total).toFixed(1)} % of the whole. Terms overlap, `
     + "so the total is less than their sum.")];
 }
