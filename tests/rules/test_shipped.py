@@ -6,8 +6,9 @@ from egc.rules import load_rules
 from egc.rules.check import check
 
 
-def test_no_shipped_rule_has_an_error() -> None:
-    assert [str(d) for d in check().findings if not d.warning] == []
+def test_nothing_is_said_of_a_shipped_rule() -> None:
+    """Whether they are sound is asked in test_soundness.py."""
+    assert [str(d) for d in check().findings] == []
 
 
 def test_egglog_takes_all_of_them() -> None:
