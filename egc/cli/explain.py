@@ -24,6 +24,7 @@ from egc.errors import ArtifactError, UsageError
 if TYPE_CHECKING:
     from egc.compiler import Compiled
     from egc.runtime.artifact import Artifact
+    from egc.runtime.session import Session
 
 _WARM_RUNS, _RUNS = 3, 9
 
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     """Explain."""
     opened = _Opened(args)
     if args.measure:
-        opened.record["measured"] = measure(opened.artifact, args)
+        opened.record["measured"] = measure(opened, args)
     if args.why_not:
         return why_not(opened, args)
     if args.ban:
@@ -120,14 +121,37 @@ def plain_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
 
 
-def measure(artifact: Artifact, args: argparse.Namespace) -> list[float]:
-    """Seconds of each call: the median of several runs on random inputs."""
+def measure(opened: _Opened, args: argparse.Namespace) -> list[float]:
+    """Seconds of each call: the median of several runs on random inputs.
+
+    A symbolic dim that no --shape fixes has the extent for which costs were predicted.
+    """
     from egc.runtime.session import Session
 
-    with Session(artifact, threads=args.threads) as session:
-        feeds = random_inputs(session, {}, parse_shapes(args.shape))
+    with Session(opened.artifact, threads=args.threads) as session:
+        shapes = extents(session, parse_shapes(args.shape), opened.record["machine"]["symbolic_extent"])
+        feeds = random_inputs(session, {}, shapes)
         runs = [session.profile(feeds) for _ in range(_WARM_RUNS + _RUNS)][_WARM_RUNS:]
     return [float(np.median([run[i][1] for run in runs])) for i in range(len(runs[0]))]
+
+
+def extents(
+    session: Session, given: dict[str, tuple[int | str, ...]], otherwise: int
+) -> dict[str, list[int | str]]:
+    """The shapes of all inputs: dims that ``given`` fixes for one, and ``otherwise`` for the others."""
+    ports = session.get_inputs()
+    bound = {
+        dim: extent
+        for port in ports
+        for dim, extent in zip(port.shape, given.get(port.name, ()), strict=False)
+        if isinstance(extent, int)
+    }
+    return {
+        port.name: [
+            bound.get(d, otherwise) if isinstance(d, str) and d.isidentifier() else d for d in port.shape
+        ]
+        for port in ports
+    }
 
 
 def why_not(opened: _Opened, args: argparse.Namespace) -> int:

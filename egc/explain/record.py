@@ -46,7 +46,11 @@ def build_record(
     return {
         "version": VERSION,
         "model": imported.graph.name,
-        "machine": {"name": machine.name, "description": machine.description},
+        "machine": {
+            "name": machine.name,
+            "description": machine.description,
+            "symbolic_extent": machine.symbolic_extent,
+        },
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
         "growth": [asdict(growth) for growth in snapshot.growth],
         "extraction": dict(extraction.costs),

@@ -159,6 +159,19 @@ def many_nodes(count: int) -> dict[str, Any]:
 
 
 @needs_browser
+def test_a_program_of_nothing_is_a_page_too(tmp_path: Path) -> None:
+    file = tmp_path / "empty.html"
+    file.write_text(page(many_nodes(0)), encoding="utf-8")
+    with Browser() as browser:
+        browser.open(file.as_uri())
+        browser.press("ArrowRight")
+        browser.press("/")
+        browser.type("conv")
+        assert browser.run("document.getElementById('results').textContent") == "nothing"
+        assert browser.errors == []
+
+
+@needs_browser
 def test_a_thousand_nodes_are_moved_without_lag(tmp_path: Path) -> None:
     file = tmp_path / "large.html"
     file.write_text(page(many_nodes(1000)), encoding="utf-8")
