@@ -44,7 +44,9 @@ class DeviceOnHost:
             llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
         module = llvm.parse_assembly(host_text(kernel.text))
         module.verify()
-        machine = llvm.Target.from_default_triple().create_target_machine(opt=1)
+        # Without the features of this CPU, half floats would call a library that is not there.
+        cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+        machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=1)
         self._engine = llvm.create_mcjit_compiler(module, machine)
         self._engine.finalize_object()
         self._address = self._engine.get_function_address(kernel.name)
