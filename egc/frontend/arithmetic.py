@@ -129,8 +129,13 @@ def power(ctx: Context, node: OnnxNode) -> Sequence[str]:
     x, y = numeric(ctx, node.required(0)), numeric(ctx, node.required(1))
     dtype = ctx.dtype(x)
     if is_integer(dtype) and is_float(ctx.dtype(y)):
-        # As numpy does: raise in double, and truncate.
-        return [ctx.cast(ctx.map("pow", ctx.cast(x, "float64"), ctx.cast(y, "float64")), dtype)]
+        # As numpy does: raise in double, and truncate; but a whole power that rounding put just below itself
+        # stays whole. The exponents are float32, whose powers lie further than that from whole numbers.
+        raised = ctx.map("pow", ctx.cast(x, "float64"), ctx.cast(y, "float64"))
+        whole = ctx.map("round", raised)
+        away = ctx.map("abs", ctx.map("sub", raised, whole))
+        near = ctx.map("le", away, ctx.map("mul", ctx.map("abs", whole), ctx.like(1e-12, raised)))
+        return [ctx.cast(ctx.map("select", near, whole, raised), dtype)]
     exponent = ctx.scalar_const(y)
     if exponent is not None and is_float(dtype) and ctx.rank(y) <= ctx.rank(x):
         if exponent == 2:
