@@ -42,7 +42,7 @@ def page_data(record: Record) -> Record:
     nodes = [(node["inputs"], node["outputs"]) for node in record["onnx"]]
     calls = [(call["reads"], call["writes"]) for call in record["calls"]]
     return {
-        "record": {key: value for key, value in record.items() if key != "graph"},
+        "record": record,
         "before": _graph(nodes),
         "after": _graph(calls),
     }

@@ -173,6 +173,7 @@ def print_call(record: Record, index: int, console: Console) -> None:
         Text(f"  reads {', '.join(call['reads']) or 'nothing'}; writes {', '.join(call['writes'])}")
     )
     console.print(titled("Derivation", derivation(record, call)))
+    console.print(titled("Chosen: operators and layouts", Text("\n".join(chosen(record, call)))))
     if call["kind"] == "host":
         console.print("  numpy runs it: egc does not compile this operator or dtype")
         return
@@ -203,6 +204,19 @@ def derivation(record: Record, call: Record) -> RenderableType:
     if call["fused_by"]:
         places = ", ".join(f"{name} ({record['rules'][name]['at']})" for name in call["fused_by"])
         lines.append(f"one kernel by {places}")
+    return lines
+
+
+def chosen(record: Record, call: Record) -> list[str]:
+    """The nodes of the optimized graph that a call computes, with the types that say their layouts."""
+    nodes = {node["outputs"][0]: node for node in record["graph"]}
+    lines = []
+    for name in call["nodes"]:
+        if node := nodes.get(name):
+            operands = [f"%{value}" for value in node["inputs"]]
+            operands += [f"{key}={value}" for key, value in node["attrs"].items()]
+            results = ", ".join(f"%{value}" for value in node["outputs"])
+            lines.append(f"{results} = {node['op']}({', '.join(operands)}) : {'; '.join(node['types'])}")
     return lines
 
 

@@ -274,7 +274,14 @@ def test_one_node_in_depth(artifact: Path, bert: Compiled, capsys: pytest.Captur
     index = next(i for i, call in enumerate(bert.record["calls"]) if call["kernel"].startswith("layer_norm"))
     call = bert.record["calls"][index]
     text = said(capsys, str(artifact), str(index))
-    for heading in ("Derivation", "Before scheduling", "Loop nest", "Predicted cost", "Other loop nests"):
+    for heading in (
+        "Derivation",
+        "Chosen",
+        "Before scheduling",
+        "Loop nest",
+        "Predicted cost",
+        "Other loop nests",
+    ):
         assert heading in text
     assert "layer-norm  rules/graph.egg:" in text and "matched" in text and "built" in text
     assert bert.record["kernels"][call["kernel"]]["nest"].splitlines()[0].strip() in text

@@ -155,7 +155,18 @@ function derivationOf(call) {
   if (call.fused_by.length) {
     parts.push(element("div", { class: "step" }, "one kernel by ", ...joined(unique(call.fused_by).map(ruleLink))));
   }
-  return parts;
+  return [...parts, ...chosenOf(call)];
+}
+
+const graphNode = new Map((record.graph || []).map((node) => [node.outputs[0], node]));
+
+function chosenOf(call) {
+  const lines = call.nodes.filter((name) => graphNode.has(name)).map((name) => {
+    const node = graphNode.get(name);
+    const operands = [...node.inputs.map((v) => `%${v}`), ...Object.entries(node.attrs).map(([k, v]) => `${k}=${v}`)];
+    return `%${node.outputs.join(", %")} = ${node.op}(${operands.join(", ")}) : ${node.types.join("; ")}`;
+  });
+  return [element("p", {}, "Chosen operators and layouts"), element("pre", {}, lines.join("\n"))];
 }
 
 function stepOf(step) {
