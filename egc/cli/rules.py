@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from egc.errors import BadInput, UsageError
+
+if TYPE_CHECKING:
+    from egc.rules.diagnostics import Diagnostic
+    from egc.soundness.cost import Measured
 
 TEMPLATE = """\
 ;;; {file}: rules for egc. Check this file with `egc rules check {file}`, use it with
@@ -97,33 +103,62 @@ def _list(extra: list[Path], as_json: bool) -> int:
 
 
 def _check(files: list[Path], as_json: bool) -> int:
+    from egc.resources import shipped_rules
+    from egc.rules.book import read_rules, shown_name
     from egc.rules.check import check
     from egc.soundness.check import check_soundness
+    from egc.soundness.cost import idle, measure
 
     report = check(files, further=(check_soundness,))
+    findings, measured = list(report.findings), {}
+    if files and not report.errors:
+        shipped = [path.resolve() for path in shipped_rules()]
+        loaded = read_rules([*shipped, *(path for path in files if path.resolve() not in shipped)])
+        names = {shown_name(path) for path in files}
+        rules = [rule for rule in loaded.rules if rule.span.source.name in names]
+        measured = measure(rules, loaded)
+        findings += idle(rules, measured)
+    warnings = sum(d.warning for d in findings)
     if as_json:
-        findings = [
-            {
-                "severity": "warning" if d.warning else "error",
-                "message": d.message,
-                "file": d.span.source.name,
-                "line": d.span.line,
-                "column": d.span.column,
-                "hint": d.hint,
-                "details": list(d.details),
-            }
-            for d in report.findings
-        ]
-        summary = {"rules": report.rules, "examples": report.examples, "findings": findings}
+        summary = {
+            "rules": report.rules,
+            "examples": report.examples,
+            "findings": [_finding(d) for d in findings],
+            "cost": {name: [asdict(run) for run in runs] for name, runs in measured.items()},
+        }
         print(json.dumps(summary, indent=2, ensure_ascii=False))
-    else:
-        for finding in report.findings:
-            print(finding)
-        print(
-            f"{report.rules} rules, {report.examples} examples: "
-            f"{report.errors} errors, {report.warnings} warnings"
-        )
+        return 1 if report.errors else 0
+    for finding in findings:
+        print(finding)
+    _print_costs(measured)
+    print(f"{report.rules} rules, {report.examples} examples: {report.errors} errors, {warnings} warnings")
     return 1 if report.errors else 0
+
+
+def _finding(finding: Diagnostic) -> dict[str, Any]:
+    """A finding for programs."""
+    return {
+        "severity": "warning" if finding.warning else "error",
+        "message": finding.message,
+        "file": finding.span.source.name,
+        "line": finding.span.line,
+        "column": finding.span.column,
+        "hint": finding.hint,
+        "details": list(finding.details),
+    }
+
+
+def _print_costs(measured: Mapping[str, Sequence[Measured]]) -> None:
+    """A line a rule: what it matched, and how long one search took, in a small and in a large graph."""
+    if not measured:
+        return
+    first = next(iter(measured.values()))
+    sizes = " and ".join(str(run.rows) for run in first)
+    print(f"matches, and the time to find them, in saturated e-graphs of {sizes} rows:")
+    width = max(map(len, measured))
+    for name, runs in measured.items():
+        shown = "".join(f"{run.matches:>8} in {run.seconds * 1e3:7.2f} ms" for run in runs)
+        print(f"  {name.ljust(width)}{shown}")
 
 
 def _new(name: str, output: Path | None) -> int:

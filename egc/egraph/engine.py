@@ -54,6 +54,13 @@ def saturate(graph: Graph, book: RuleBook, budget: Budget | None = None) -> Snap
     return _Run(graph, book, budget or Budget(), PHASES).saturate()
 
 
+def saturated(graph: Graph, book: RuleBook, budget: Budget) -> Any:
+    """egglog's own e-graph after the phases of :func:`saturate`, for measurements. Raises CompileError."""
+    run = _Run(graph, book, budget, PHASES)
+    run.run_phases()
+    return run.egraph
+
+
 def legal_fusions(graph: Graph, book: RuleBook, budget: Budget | None = None) -> dict[tuple[str, str], str]:
     """Which (producer, consumer) values of ``graph`` may share a kernel,
     and by which rule of the ruleset ``fuse``.

@@ -5,8 +5,11 @@ premises, and both sides are evaluated by :mod:`egc.ir.evaluate`.
 
     premises.py    a rule's premises → plans: relations resolved by the rules that derive them, patterns
                    unified
-    sample.py      a plan → shapes, dtypes and attributes that satisfy it, operator by operator (fit.py)
+    sample.py      a plan → shapes, dtypes and attributes that satisfy it, operator by operator: fit.py by
+                   operands.py and attributes.py
     data.py        … → arrays
     compare.py     both sides' values, by the rule's class
-    check.py       the search for a counterexample and its shrinking
+    search.py      the search for a counterexample, and its shrinking
+    check.py       what `egc rules check` prints of it
+    cost.py        a rule's matches and time on a small and a large graph (workload.py)
 """

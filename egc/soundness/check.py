@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,26 @@ def knowledge_of(loaded: Loaded) -> Knowledge:
 def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
     """Look for a counterexample of every rule of ``rules`` that claims something of tensors."""
     knowledge = knowledge_of(loaded)
-    found: list[Diagnostic] = []
+    found = undefined({rule.span.source.name for rule in rules}, knowledge)
     for rule in rules:
         if claims_something(rule, knowledge):
             found.extend(findings(rule, Searcher(rule, knowledge).run()))
     return found
+
+
+def undefined(files: AbstractSet[str], knowledge: Knowledge) -> list[Diagnostic]:
+    """A warning for each tensor constructor that ``files`` declare and never define."""
+    known = {*CONSTRUCTORS, "Splat", "Output", *LEAVES, *knowledge.definitions}
+    return [
+        Diagnostic(
+            f"`{name}` has no definition",
+            operator.span,
+            f"say what it is: (rewrite ({name} x…) TERM …); until then nothing can compute it",
+            warning=True,
+        )
+        for name, operator in knowledge.environment.operators.items()
+        if name not in known and knowledge.is_tensor(name) and operator.span.source.name in files
+    ]
 
 
 def claims_something(rule: Rule, knowledge: Knowledge) -> bool:

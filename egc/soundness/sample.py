@@ -15,7 +15,8 @@ import numpy as np
 
 from egc.ir.infer import InferError, infer
 from egc.ir.types import DTYPES, TensorType, is_float, is_integer, numpy_dtype
-from egc.soundness.fit import Context, admits, choose_attribute, choose_operand, order, row_vector
+from egc.soundness.context import Context, admits, row_vector
+from egc.soundness.fit import choose_attribute, choose_operand, order
 from egc.soundness.plan import Code, Node, Plan, State, Unbound, attribute_values, bind, evaluate, variables
 from egc.soundness.values import Perm, Rejected, Undefined, same
 

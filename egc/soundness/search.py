@@ -15,8 +15,8 @@ from egc.rules import syntax as s
 from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
 from egc.soundness.compare import Comparison, reachable
+from egc.soundness.context import Context
 from egc.soundness.data import PLAIN, leaf_arrays
-from egc.soundness.fit import Context
 from egc.soundness.plan import Claim, Plan, State, Unbound, evaluate
 from egc.soundness.premises import CONSTANT, ROW_VECTOR, Knowledge, Resolver, Unsolvable
 from egc.soundness.sample import node_type, sample

@@ -1,4 +1,4 @@
-"""Writes a model with low-rank adapters, as fine-tuning leaves it: something for merge-adapters.egg to work on.
+"""Writes a model with low-rank adapters, as fine-tuning leaves it: merge-adapters.egg is for such models.
 
     python examples/rules/adapters.py MODEL.onnx ADAPTED.onnx [--rank 16]
 
@@ -18,7 +18,7 @@ SCALE = 0.5
 
 
 def with_adapters(model: onnx.ModelProto, rank: int, seed: int = 0) -> onnx.ModelProto:
-    """``model`` with an adapter of random numbers, of that rank, at each product with a constant matrix [k, n]."""
+    """``model`` with a random adapter of that rank at each product with a constant matrix [k, n]."""
     out = onnx.ModelProto()
     out.CopyFrom(model)
     graph = out.graph

@@ -37,7 +37,9 @@ def test_the_quoted_finding_is_what_check_says(tmp_path: Path, monkeypatch: pyte
     assert without_lines_of_prelude(f"{finding}\n") == without_lines_of_prelude(quoted)
 
 
-def test_the_quoted_counterexample_is_what_check_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quoted_counterexample_is_what_check_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [rule] = re.findall(r"```lisp\n(.*?)```", TEXT, re.DOTALL)
     [quoted] = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
     monkeypatch.chdir(tmp_path)

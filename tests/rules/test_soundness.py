@@ -75,3 +75,12 @@ def test_rules_are_instantiated_in_many_ways(name: str) -> None:
     result = Searcher(rule, knowledge).run()
     assert result.instances > 40
     assert len(result.dtypes) >= 4
+
+
+def test_a_constructor_without_a_definition_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "mystery.egg"
+    rule = '(rewrite (Map1 (Neg) (Mystery x)) (Mystery x) :ruleset canonical :name "mystery")'
+    path.write_text(f"(constructor Mystery (T) T)\n;; class: exact\n{rule}\n", encoding="utf-8")
+    undefined, unchecked = findings(path)
+    assert "`Mystery` has no definition" in undefined.message and undefined.warning
+    assert "`mystery` could not be checked numerically" in unchecked.message and unchecked.warning

@@ -1,4 +1,4 @@
-"""The tables of rules/README.md that list the vocabulary: written from the prelude, the operators and the cost model.
+"""The vocabulary in rules/README.md: written from the prelude, the operators and the cost model.
 
 `pytest tests/rules/test_vocabulary.py --bless` rewrites them.
 """
@@ -25,7 +25,8 @@ def constructors() -> Iterator[str]:
     yield "|---|---|---|"
     for name, inputs, output, meaning in DECLARED.findall(PRELUDE):
         op = CONSTRUCTORS[name].op if name in CONSTRUCTORS else name.lower()
-        yield f"| `({' '.join((name, *inputs.split()))})` → {output} | {meaning.replace('|', '/')} | {cost_of(op)} |"
+        written = f"`({' '.join((name, *inputs.split()))})` → {output}"
+        yield f"| {written} | {meaning.replace('|', '/')} | {cost_of(op)} |"
 
 
 def cost_of(op: str) -> str:
