@@ -14,6 +14,7 @@ from rich.table import Table
 from egc.cli.common import (
     SEED,
     add_compile_options,
+    is_artifact,
     open_session,
     parse_shapes,
     random_inputs,
@@ -30,12 +31,18 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Run a model on random inputs and compare every output with a reference. "
         "Exit status 1 where one differs.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc with --model-file")
-    parser.add_argument("--model-file", type=Path, metavar="MODEL.onnx", help="what an artifact is compared with")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc beside its .onnx file"
+    )
+    parser.add_argument(
+        "--model-file", type=Path, metavar="MODEL.onnx", help="what an artifact is compared with"
+    )
     parser.add_argument("--reference", choices=["onnx", "onnxruntime"], default="onnxruntime")
     parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     parser.add_argument("--rtol", type=float, default=1e-3, help="default: %(default)s")
-    parser.add_argument("--atol", type=float, default=1e-5, help="times the output's largest value; default: %(default)s")
+    parser.add_argument(
+        "--atol", type=float, default=1e-5, help="times the output's largest value; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="of the random inputs; default: %(default)s")
     add_compile_options(parser)
     parser.add_argument("--json", action="store_true")
@@ -44,11 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run both, compare, report."""
-    source = args.model_file or args.model
-    if source.suffix == ".egc":
-        raise UsageError(
-            "an artifact alone has no reference", hint="--model-file MODEL.onnx names the model that it was made from"
-        )
+    source = args.model_file or model_of(args.model)
     with open_session(args) as session:
         feeds = random_inputs(session, read_inputs(args.input), parse_shapes(args.shape), args.seed)
         results = session.run(None, feeds)
@@ -60,6 +63,21 @@ def main(args: argparse.Namespace) -> int:
     else:
         print_rows(rows, args.reference)
     return 0 if all(row["ok"] for row in rows) else 1
+
+
+def model_of(path: Path) -> Path:
+    """The model that an artifact was made from: the .onnx file of its name beside it. UsageError where there is none."""
+    if not is_artifact(path):
+        return path
+    beside = path.with_suffix(".onnx")
+    if beside.exists():
+        return beside
+    raise UsageError(
+        "an artifact alone has no reference",
+        where=str(path),
+        why=f"there is no {beside.name} beside it",
+        hint="--model-file MODEL.onnx names the model that it was made from",
+    )
 
 
 def reference(name: str, model: Path, feeds: dict[str, np.ndarray]) -> list[Any]:
@@ -74,7 +92,9 @@ def reference(name: str, model: Path, feeds: dict[str, np.ndarray]) -> list[Any]
 
             session = ReferenceEvaluator(str(model))
     except ImportError:
-        raise UsageError(f"{name} is not installed", hint="pip install 'egc[verify]', or --reference onnx") from None
+        raise UsageError(
+            f"{name} is not installed", hint="pip install 'egc[verify]', or --reference onnx"
+        ) from None
     except Exception as error:
         raise CompileError(f"{name} cannot load the model", where=str(model), why=str(error)) from None
     try:
@@ -88,7 +108,14 @@ def compare(name: str, found: Any, expected: Any, rtol: float, atol: float) -> d
     a, b = np.asarray(found), np.asarray(expected)
     if a.shape != b.shape or a.dtype.kind not in "fiub" or b.dtype.kind not in "fiub":
         same = a.shape == b.shape and bool(np.all(a == b))
-        return {"output": name, "ok": same, "max": None, "mean": None, "relative": None, "shape": list(a.shape)}
+        return {
+            "output": name,
+            "ok": same,
+            "max": None,
+            "mean": None,
+            "relative": None,
+            "shape": list(a.shape),
+        }
     x, y = a.astype(np.float64), b.astype(np.float64)
     # Equal infinities and NaN at the same places are agreement.
     agree = (x == y) | (np.isnan(x) & np.isnan(y))
