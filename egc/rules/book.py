@@ -11,6 +11,7 @@ from typing import Any
 from egc.errors import Problems, UsageError
 from egc.resources import shipped_rules
 from egc.rules import syntax as s
+from egc.rules.cache import kept
 from egc.rules.commands import unknown_command
 from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
 from egc.rules.emit import Emitter
@@ -95,10 +96,8 @@ def load_rules(
     """
     if accuracy not in ACCURACIES:
         raise UsageError(f"unknown accuracy `{accuracy}`", hint=f"one of: {', '.join(ACCURACIES)}")
-    if paths is None and not extra:
-        loaded = _shipped()
-    else:
-        loaded = read_rules([*(shipped_rules() if paths is None else paths), *extra])
+    wanted = (*(shipped_rules() if paths is None else paths), *extra)
+    loaded = _shipped(wanted) if set(wanted) <= set(shipped_rules()) else read_rules(wanted)
     if loaded.errors:
         raise RuleFileError(loaded.errors)
     disabled = set(disabled)
@@ -115,10 +114,11 @@ def load_rules(
     return RuleBook(tuple(loaded.declarations), tuple(admitted), left_out, loaded.environment, warnings)
 
 
-@lru_cache(maxsize=1)
-def _shipped() -> Loaded:
-    """The shipped rules, read once in a process: nobody changes what was loaded."""
-    return read_rules(shipped_rules())
+@lru_cache(maxsize=4)
+def _shipped(paths: tuple[Path, ...]) -> Loaded:
+    """Shipped files as read, by this process or an earlier one: nobody changes what was loaded."""
+    sources = [s.Source(shown_name(path), path.read_text(encoding="utf-8")) for path in paths]
+    return kept("rules", sources, lambda: read_rules(paths), lambda loaded: not loaded.diagnostics)
 
 
 def read_rules(paths: Sequence[Path]) -> Loaded:

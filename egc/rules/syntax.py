@@ -16,9 +16,20 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, ClassVar
 
 # What may follow a backslash in a string literal.
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"'}
+
+
+class Node:
+    """A part of a rule file. It pickles as the call that makes it, in half of the time of dataclasses."""
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def __reduce__(self) -> tuple[type[Node], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Span:
+class Span(Node):
     """The characters [start, end) of a source."""
 
     source: Source = field(repr=False)
@@ -74,7 +85,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Lit:
+class Lit(Node):
     """A literal: i64, f64, String, bool, or Unit where the value is None."""
 
     value: int | float | str | bool | None
@@ -93,7 +104,7 @@ class Lit:
 
 
 @dataclass(frozen=True, slots=True)
-class Var:
+class Var(Node):
     """A pattern variable, a variable bound by `let`, a global (`$name`) or the wildcard `_`."""
 
     name: str
@@ -101,7 +112,7 @@ class Var:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Node):
     """A constructor, function, relation or primitive applied to arguments; `head_span` is its name's
     place.
     """
@@ -116,7 +127,7 @@ Expr = Lit | Var | Call
 
 
 @dataclass(frozen=True, slots=True)
-class Eq:
+class Eq(Node):
     """The premise that two expressions are equal; as a premise it also binds variables."""
 
     left: Expr
@@ -128,7 +139,7 @@ Fact = Eq | Expr
 
 
 @dataclass(frozen=True, slots=True)
-class Let:
+class Let(Node):
     """Names a value for the actions after it, or, at the top of a file, for all rules (then `$name`)."""
 
     name: str
@@ -138,7 +149,7 @@ class Let:
 
 
 @dataclass(frozen=True, slots=True)
-class Set:
+class Set(Node):
     """Gives a function its value at some arguments."""
 
     target: Call
@@ -147,7 +158,7 @@ class Set:
 
 
 @dataclass(frozen=True, slots=True)
-class Union:
+class Union(Node):
     """Makes two expressions equal."""
 
     left: Expr
@@ -156,7 +167,7 @@ class Union:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Node):
     """Removes a row."""
 
     target: Call
@@ -164,7 +175,7 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Subsume:
+class Subsume(Node):
     """Hides a row from later matches and from extraction."""
 
     target: Call
@@ -172,7 +183,7 @@ class Subsume:
 
 
 @dataclass(frozen=True, slots=True)
-class Panic:
+class Panic(Node):
     """Stops the run with a message."""
 
     message: str
@@ -183,7 +194,7 @@ Action = Let | Set | Union | Delete | Subsume | Panic | Expr
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Node):
     """One constructor of a datatype: its name and the sorts of its arguments."""
 
     name: str
@@ -195,7 +206,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class Name(Node):
     """A name standing alone, such as that of a sort or a ruleset."""
 
     text: str
@@ -206,7 +217,7 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True)
-class SortDecl:
+class SortDecl(Node):
     """A sort: of e-classes, or made of others, such as `(Vec i64)` or `(UnstableFn (i64) Dim)`."""
 
     name: Name
@@ -216,7 +227,7 @@ class SortDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class DatatypeDecl:
+class DatatypeDecl(Node):
     """A sort of e-classes together with its constructors."""
 
     name: Name
@@ -225,7 +236,7 @@ class DatatypeDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class DatatypesDecl:
+class DatatypesDecl(Node):
     """Several datatypes and container sorts that name each other."""
 
     members: tuple[DatatypeDecl | SortDecl, ...]
@@ -233,7 +244,7 @@ class DatatypesDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class ConstructorDecl:
+class ConstructorDecl(Node):
     """A constructor declared away from its sort."""
 
     name: Name
@@ -245,7 +256,7 @@ class ConstructorDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionDecl:
+class FunctionDecl(Node):
     """A function: a table from arguments to one value; `merge` of None means that two values are an error."""
 
     name: Name
@@ -257,7 +268,7 @@ class FunctionDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class RelationDecl:
+class RelationDecl(Node):
     """A relation: a table of facts."""
 
     name: Name
@@ -266,7 +277,7 @@ class RelationDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class RulesetDecl:
+class RulesetDecl(Node):
     """A ruleset; with `members`, the union of others."""
 
     name: Name
@@ -275,7 +286,7 @@ class RulesetDecl:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Options(Node):
     """What may follow a rewrite or a rule."""
 
     name: Lit | None = None
@@ -285,7 +296,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class RewriteForm:
+class RewriteForm(Node):
     """`(rewrite LHS RHS …)`, or `(birewrite …)` where `both` ways are meant."""
 
     left: Expr
@@ -296,7 +307,7 @@ class RewriteForm:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleForm:
+class RuleForm(Node):
     """`(rule (FACT…) (ACTION…) …)`."""
 
     premises: tuple[Fact, ...]
@@ -312,7 +323,7 @@ Command = Declaration | RewriteForm | RuleForm | Action
 
 
 @dataclass(frozen=True, slots=True)
-class Comment:
+class Comment(Node):
     """One comment line, from its first semicolon to its last visible character."""
 
     text: str
@@ -320,7 +331,7 @@ class Comment:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Form(Node):
     """A command and the comment lines that stand directly above it."""
 
     command: Command
@@ -329,7 +340,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleFile:
+class RuleFile(Node):
     """A file's forms in order; `prose` holds the comment blocks that belong to no form, each with the index
     of the form it stands before.
     """

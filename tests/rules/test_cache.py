@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from egc.cache import folder as cache_folder
+from egc.resources import shipped_rules
 from egc.rules import cache
 from egc.rules import syntax as s
+from egc.rules.book import _shipped, read_rules
 from egc.rules.reader import read, read_file
+from egc.rules.rule import Rule
 
 TEXT = ";; class: exact\n(ruleset a)\n"
 
@@ -76,3 +79,26 @@ def test_only_what_is_asked_for_is_remembered(tmp_path: Path, folder: Path) -> N
     assert not folder.exists()
     read_file(path, remember=True)
     assert folder.exists()
+
+
+def told(rule: Rule) -> tuple[object, ...]:
+    return rule.name, rule.location, rule.premises, rule.actions, rule.variables, rule.notes
+
+
+def test_checked_rules_come_back_as_they_were() -> None:
+    fresh = read_rules(shipped_rules())
+    _shipped.cache_clear()
+    first = _shipped(shipped_rules())
+    _shipped.cache_clear()
+    second = _shipped(shipped_rules())
+    assert first is not second
+    for loaded in (first, second):
+        assert loaded.declarations == fresh.declarations
+        assert [told(rule) for rule in loaded.rules] == [told(rule) for rule in fresh.rules]
+
+
+def test_a_file_alone_and_its_tree_are_two_entries() -> None:
+    [loops] = [path for path in shipped_rules() if path.name == "loops.egg"]
+    for _ in range(2):
+        _shipped.cache_clear()
+        assert _shipped((loops,)).rules
