@@ -160,7 +160,8 @@ class _Partition:
         All but the last are elementwise and as large as ``node``: they are read within the region alone. A
         single reader is such a region.
         """
-        size, region = self.graph.types[node.output].size, []
+        size = self.graph.types[node.output].size
+        region: list[Node] = []
         ahead = {user.output: user for user in self.graph.users[node.output]}
         while len(ahead) > 1:
             first = min(ahead, key=self.order.__getitem__)
