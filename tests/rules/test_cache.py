@@ -82,7 +82,7 @@ def test_only_what_is_asked_for_is_remembered(tmp_path: Path, folder: Path) -> N
 
 
 def told(rule: Rule) -> tuple[object, ...]:
-    return rule.name, rule.location, rule.premises, rule.actions, rule.variables, rule.notes
+    return rule.name, rule.location, rule.premises, rule.actions, rule.variables, rule.notes.math
 
 
 def test_checked_rules_come_back_as_they_were() -> None:
