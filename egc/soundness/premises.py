@@ -103,9 +103,11 @@ class Resolver:
         self.rng = rng
         self.out = Resolved()
         self.fresh = 0
+        self.tensors: set[str] = set()  # the variables that stand for e-classes
 
     def resolve(self, rule: Rule) -> Resolved:
         """The equations of a rule's premises. Raises Unsolvable."""
+        self.tensors |= {name for name, sort in rule.variables if sort in ("T", "Multi")}
         self.facts(rule.premises, 0)
         return self.out
 
@@ -121,6 +123,10 @@ class Resolver:
         """A premise that is no equation: a relation's row, a test, or a term that exists."""
         if not isinstance(fact, s.Call):
             return
+        if fact.head == "!=" and any(
+            isinstance(arg, s.Var) and arg.name in self.tensors for arg in fact.args
+        ):
+            return  # whether two terms share an e-class yet is nothing that their values tell
         if fact.head in SIGNATURES:
             self.out.tests.append(self.flat(fact, depth))
             return
@@ -172,6 +178,7 @@ class Resolver:
         self.fresh += 1
         mark = f"'{self.fresh}"
         names: dict[str, s.Expr] = {name: s.Var(name + mark, rule.span) for name, _ in rule.variables}
+        self.tensors |= {name + mark for name, sort in rule.variables if sort in ("T", "Multi")}
         self.unify_all(args, [s.substitute(arg, names) for arg in stated])
         for action in rule.actions:
             if isinstance(action, s.Let):
