@@ -66,7 +66,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def model_of(path: Path) -> Path:
-    """The model that an artifact was made from: the .onnx file of its name beside it. UsageError where there is none."""
+    """The model that an artifact was made from: the .onnx file of its name beside it.
+    UsageError where there is none.
+    """
     if not is_artifact(path):
         return path
     beside = path.with_suffix(".onnx")
@@ -104,7 +106,9 @@ def reference(name: str, model: Path, feeds: dict[str, np.ndarray]) -> list[Any]
 
 
 def compare(name: str, found: Any, expected: Any, rtol: float, atol: float) -> dict[str, Any]:
-    """How far ``found`` is from ``expected``: largest and mean absolute error, and ‖difference‖ ÷ ‖expected‖."""
+    """How far ``found`` is from ``expected``: largest and mean absolute error,
+    and ‖difference‖ ÷ ‖expected‖.
+    """
     a, b = np.asarray(found), np.asarray(expected)
     if a.shape != b.shape or a.dtype.kind not in "fiub" or b.dtype.kind not in "fiub":
         same = a.shape == b.shape and bool(np.all(a == b))

@@ -1,11 +1,12 @@
 """What an e-node costs on a machine, in seconds, by term.
 
-A contraction costs its arithmetic at the machine's peak or its traffic, whichever is longer. A scalar function costs its
-arithmetic: it shares a kernel with what it reads or with what reads it. Views are index arithmetic in their readers, but
-a transpose moves every element against the grain: it is a layout conversion and pays for its bytes twice. Constant
-e-classes cost nothing at run time.
+A contraction costs its arithmetic at the machine's peak or its traffic, whichever is longer. A scalar
+function costs its arithmetic: it shares a kernel with what it reads or with what reads it. Views are index
+arithmetic in their readers, but a transpose moves every element against the grain: it is a layout conversion
+and pays for its bytes twice. Constant e-classes cost nothing at run time.
 
-The formula is the roofline model (Williams, Waterman & Patterson, CACM 52(4), 2009) with a launch cost a kernel.
+The formula is the roofline model (Williams, Waterman & Patterson, CACM 52(4),
+2009) with a launch cost a kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from egc.ir.scalar import FUNCTIONS
 from egc.ir.types import TensorType, itemsize
 from egc.machine import Rates
 
-# What a symbolic extent counts for when costs are compared; extents of the model itself are used where they are known.
+# What a symbolic extent counts for when costs are compared;
+# extents of the model itself are used where they are known.
 SYMBOLIC_EXTENT = 64
 
 
@@ -38,8 +40,8 @@ class NodeCost:
         return max(self.compute, self.traffic) + self.conversion + self.launch
 
 
-# Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous vector axis for
-# its channels, so its register tile starves.
+# Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous
+# vector axis for its channels, so its register tile starves.
 _EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.9}
 # Testing every tap against the border costs about as much as the tap.
 _GUARDED = 0.5
