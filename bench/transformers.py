@@ -37,8 +37,13 @@ def bert_base(seed: int) -> onnx.ModelProto:
     int64[1, 128] ids, mask and token types → the last hidden state, float32[1, 128, 768], and the pooled
     output, float32[1, 768].
     """
-    length, width, heads = 128, 768, 12
-    builder = GraphBuilder("bert_base", opset=18)
+    return bert("bert_base", seed)
+
+
+def bert(name: str, seed: int, depth: int = 12, width: int = 768, vocabulary: int = 30522) -> onnx.ModelProto:
+    """BERT with ``depth`` layers of ``width``, 12 heads, sequence 128."""
+    length, heads = 128, 12
+    builder = GraphBuilder(name, opset=18)
     layers = Layers(builder, seed)
     op = builder.op
     inputs = ("input_ids", "attention_mask", "token_type_ids")
@@ -54,13 +59,13 @@ def bert_base(seed: int) -> onnx.ModelProto:
         return op("Gather", layers.normal(f"embeddings.{name}.weight", rows, width, deviation=0.5), indices)
 
     positions = builder.weight(np.arange(length, dtype=np.int64)[None], "embeddings.position_ids")
-    x = op("Add", embedding(ids, "word", 30522), embedding(types, "token_type", 2))
+    x = op("Add", embedding(ids, "word", vocabulary), embedding(types, "token_type", 2))
     x = layer_norm(op("Add", x, embedding(positions, "position", 512)), "embeddings.LayerNorm")
     # 0 where a token may be attended to, the lowest float where not.
     mask = op("Unsqueeze", mask, builder.constant([1, 2], np.int64))
     mask = op("Sub", builder.constant(1.0), op("Cast", mask, to=TensorProto.FLOAT))
     mask = op("Mul", mask, builder.constant(float(np.finfo(np.float32).min)))
-    for index in range(12):
+    for index in range(depth):
         name = f"encoder.layer.{index}"
         split = layers.shape(1, length, heads, width // heads)
         query, key, value = (
