@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from egc.codegen.gpu import BuiltDevice, build_gpu, parse_gpu_arch
 from egc.codegen.jobs import BuiltKernel, RuleChoice, Workshop
 from egc.codegen.link import link
 from egc.codegen.program import CompiledKernel, Program, assemble
@@ -29,6 +28,9 @@ from egc.machine import Machine, load_machine, machine_for
 from egc.rules import RuleBook, load_rules
 from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
+
+if TYPE_CHECKING:
+    from egc.codegen.gpu import BuiltDevice
 
 # How a time budget is shared out; kernels get what is left.
 _SATURATION_SHARE, _EXTRACTION_SHARE = 0.3, 0.1
@@ -142,6 +144,8 @@ def compile_model(
             kernels: Mapping[str, BuiltKernel | BuiltDevice]
             rules = RuleChoice(options.accuracy, options.disable_rules, options.rules)
             if isinstance(machine, GpuMachine):
+                from egc.codegen.gpu import build_gpu  # 10 ms that compiling for a CPU need not wait for
+
                 kernels, program = build_gpu(workshop, imported, graph, calls, machine, target, rules)
             else:
                 threads = options.threads or default_threads()
@@ -159,6 +163,8 @@ def compile_model(
 def _target(options: Options) -> tuple[Target, Machine | GpuMachine]:
     """What code is generated for, and the cost model that chooses it."""
     if options.target == "gpu":
+        from egc.codegen.gpu import parse_gpu_arch
+
         gpu = parse_gpu_arch(options.arch)
         return gpu, load_gpu_machine(options.cost_model or gpu.arch)
     target = parse_arch(options.arch)
