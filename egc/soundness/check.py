@@ -127,6 +127,9 @@ def counterexample(rule: Rule, failure: Failure) -> list[str]:
         a, b = failure.claim.about
         lines.append(f"  left  : {state.types[a]} = {show(failure.left)}")
         lines.append(f"  right : {state.types[b]} = {show(failure.right)}")
+        if failure.left.size > SHOWN and failure.left.shape == failure.right.shape:
+            place = tuple(int(i) for i in np.argwhere(failure.wrong)[0])
+            lines.append(f"  at {list(place)}: left {failure.left[place]}, right {failure.right[place]}")
     return lines
 
 

@@ -70,8 +70,8 @@ class Context:
         return self.rng.choice(self.extents)
 
     def shape(self, rank: int) -> tuple[int, ...]:
-        """A shape of that rank."""
-        return tuple(self.extent() for _ in range(rank))
+        """A shape of that rank; a long one has short axes."""
+        return tuple(self.extent() if rank < 4 else min(self.extent(), 3) for _ in range(rank))
 
     def chance(self, probability: float) -> bool:
         """True with that probability."""

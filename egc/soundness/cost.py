@@ -75,6 +75,7 @@ def idle(rules: Sequence[Rule], measured: dict[str, tuple[Measured, ...]]) -> li
             message = (
                 f"`{rule.name}` matches nothing, and takes {runs[-1].seconds * 1e3:.0f} ms to find that out"
             )
-            hint = f"in a graph of {runs[-1].rows} rows; let its premises share variables, or mark one part first"
+            size = f"in a graph of {runs[-1].rows} rows"
+            hint = f"{size}; let its premises share variables, or mark one part first"
             found.append(Diagnostic(message, keyword_span(rule), hint, warning=True))
     return found

@@ -133,7 +133,10 @@ class _Sampler:
     def choose_leaf(self, i: int, node: Node, operands: list[Any], attrs: dict[str, Any]) -> None:
         """Type the leaf that is operand ``i``, which may be other operands of the node, too."""
         leaf = node.children[i]
-        chosen = choose_operand(node.op, i, operands, attrs, self.context)
+        try:
+            chosen = choose_operand(node.op, i, operands, attrs, self.context)
+        except (IndexError, ValueError) as error:  # the other operands do not fit the operator at all
+            raise Rejected(str(error)) from None
         if leaf in self.plan.rows:
             chosen = TensorType(chosen.dtype, row_vector(chosen.extents))
         for j, child in enumerate(node.children):
@@ -154,13 +157,20 @@ class _Sampler:
         elif node.op == "output":
             value = self.context.rng.randrange(2)
         else:
-            value = choose_attribute(node.op, name, operands, attrs, self.context)
+            value = self.attribute(name, node, operands, attrs)
         try:
             if not bind(code, value, self.state):
                 raise Rejected("an attribute does not fit")
         except (Unbound, Undefined) as error:
             raise Rejected(str(error)) from None
         return self.plain(code)
+
+    def attribute(self, name: str, node: Node, operands: list[Any], attrs: dict[str, Any]) -> Any:
+        """A value for an attribute that nothing determines. Raises Rejected where the operands admit none."""
+        try:
+            return choose_attribute(node.op, name, operands, attrs, self.context)
+        except (IndexError, ValueError) as error:
+            raise Rejected(str(error)) from None
 
     def splat_value(self, dtype: str, code: Code) -> float:
         if dtype == "bool":
