@@ -29,20 +29,36 @@ _DTYPES = {"float": "float32", "double": "float64"}
 def add_compile_options(parser: argparse.ArgumentParser) -> None:
     """The options that say how a model is compiled."""
     parser.add_argument("--target", choices=["cpu", "gpu"], default="cpu", help="default: %(default)s")
-    parser.add_argument("--arch", default="native", help="native, x86-64-v3, x86-64-v4, aarch64, sm_80, sm_90")
+    parser.add_argument(
+        "--arch", default="native", help="native, x86-64-v3, x86-64-v4, aarch64, sm_80, sm_90"
+    )
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: the cores of this process")
-    parser.add_argument("--rules", action="append", default=[], type=Path, metavar="FILE", help="a further rule file")
-    parser.add_argument("--disable-rule", action="append", default=[], metavar="NAME", help="leave a rule out")
+    parser.add_argument(
+        "--rules", action="append", default=[], type=Path, metavar="FILE", help="a further rule file"
+    )
+    parser.add_argument(
+        "--disable-rule", action="append", default=[], metavar="NAME", help="leave a rule out"
+    )
     parser.add_argument("--cost-model", metavar="FILE", help="a machine's TOML, or the name of a shipped one")
     parser.add_argument(
-        "--accuracy", choices=["exact", "default", "fast"], default="default", help="which rules may fire: exact "
-        "ones, those that change rounding (default), or approximations too"
+        "--accuracy",
+        choices=["exact", "default", "fast"],
+        default="default",
+        help="which rules may fire: exact ones, those that change rounding (default), or approximations too",
     )
     parser.add_argument(
-        "--shape", action="append", default=[], metavar="NAME=1x3x224x224", help="an input's shape; a dim may be a name"
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=1x3x224x224",
+        help="an input's shape; a dim may be a name",
     )
-    parser.add_argument("--time-budget", type=float, default=60.0, metavar="S", help="seconds for the searches")
-    parser.add_argument("--ilp", type=float, default=0.0, metavar="S", help="extract by integer programming, S seconds")
+    parser.add_argument(
+        "--time-budget", type=float, default=60.0, metavar="S", help="seconds for the searches"
+    )
+    parser.add_argument(
+        "--ilp", type=float, default=0.0, metavar="S", help="extract by integer programming, S seconds"
+    )
 
 
 def _positive(text: str) -> int:
@@ -71,7 +87,9 @@ def options_of(args: argparse.Namespace) -> Options:
 
 
 def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
-    """``NAME=1x3x224x224`` → {name: shape}; extents are integers or dim names. UsageError where one is neither."""
+    """``NAME=1x3x224x224`` → {name: shape}; extents are integers or dim names.
+    UsageError where one is neither.
+    """
     shapes: dict[str, tuple[int | str, ...]] = {}
     for option in options:
         name, equals, text = option.rpartition("=")
@@ -136,7 +154,10 @@ def read_inputs(options: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def random_inputs(
-    session: Session, given: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int | str]], seed: int = SEED
+    session: Session,
+    given: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Sequence[int | str]],
+    seed: int = SEED,
 ) -> dict[str, np.ndarray]:
     """``given``, and random arrays for the other inputs: floats are normal, integers small, symbolic dims 1.
 
@@ -164,7 +185,9 @@ def _random(rng: np.random.Generator, kind: str, shape: list[int]) -> np.ndarray
     if name == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     if name in ("string", "object"):
-        raise UsageError(f"an input of {kind} cannot be drawn at random", hint="give it with --input NAME=FILE.npy")
+        raise UsageError(
+            f"an input of {kind} cannot be drawn at random", hint="give it with --input NAME=FILE.npy"
+        )
     from egc.ir.types import is_float, numpy_dtype
 
     if is_float(name):

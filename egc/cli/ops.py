@@ -15,8 +15,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "ops",
         help="list the ONNX operators",
-        description="Every operator of the installed onnx package: compiled, decomposed by its ONNX function body, "
-        "or run on the host by onnx.reference.",
+        description="Every operator of the installed onnx package: compiled, decomposed by its ONNX function "
+        "body, or run on the host by onnx.reference.",
     )
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(main=main)
@@ -30,7 +30,9 @@ def main(args: argparse.Namespace) -> int:
         return 0
     table = Table("domain", "operator", "since", "how", "family")
     for row in rows:
-        table.add_row(row["domain"] or "ai.onnx", row["operator"], str(row["since"]), row["how"], row["family"])
+        table.add_row(
+            row["domain"] or "ai.onnx", row["operator"], str(row["since"]), row["how"], row["family"]
+        )
     console = Console()
     console.print(table)
     counts = {how: sum(row["how"] == how for row in rows) for how in ("compiled", "function", "host")}
@@ -56,5 +58,7 @@ def operator_rows() -> list[dict[str, Any]]:
         has_body = schema.has_function or schema.has_context_dependent_function
         how = "compiled" if entry else "function" if has_body else "host"
         family = entry.family if entry else ""
-        rows.append({"domain": domain, "operator": name, "since": schema.since_version, "how": how, "family": family})
+        rows.append(
+            {"domain": domain, "operator": name, "since": schema.since_version, "how": how, "family": family}
+        )
     return rows

@@ -1,4 +1,6 @@
-"""The graph e-graph: the vocabulary agrees with the operators, and saturation keeps the meaning of a graph."""
+"""The graph e-graph: the vocabulary agrees with the operators,
+and saturation keeps the meaning of a graph.
+"""
 
 from __future__ import annotations
 
@@ -123,8 +125,7 @@ def test_a_budget_stops_saturation_and_says_so() -> None:
 def test_a_rule_that_equates_tensors_of_different_shape_fails_loudly(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.egg"
     wrong.write_text(
-        ";; class: exact\n"
-        '(rewrite (Reduce x f axes) x :ruleset canonical :name "drop-reduce")\n'
+        ';; class: exact\n(rewrite (Reduce x f axes) x :ruleset canonical :name "drop-reduce")\n'
     )
     with pytest.raises(CompileError, match="equality saturation failed"):
         saturate(residual_cnn(), load_rules(extra=[wrong]))
