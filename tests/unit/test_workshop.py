@@ -1,0 +1,97 @@
+"""Worker processes: one that dies or fails takes nothing with it but its kernel, which is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from egc.cache import folder
+from egc.codegen.jobs import Workshop, build_runtime
+from egc.codegen.target import parse_arch
+from egc.errors import CompileError
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What stands for a kernel here: the workshop reads no more of one."""
+
+    name: str
+    stages: tuple[Stage, ...] = (Stage("only"),)
+
+
+def work(task: Task) -> str:
+    if task.name == "aborts":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.name == "refused":
+        raise CompileError("this cannot be done", why="it was asked for")
+    return f"{task.name} done"
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Iterator[Workshop]:
+    with Workshop(1) as made:
+        yield made
+
+
+def test_results_come_by_name_in_order(workshop: Workshop) -> None:
+    tasks = [Task("b"), Task("a"), Task("c")]
+    assert list(workshop.each(work, tasks).items()) == [(t.name, f"{t.name} done") for t in tasks]
+
+
+def test_a_worker_that_dies_names_its_kernel_and_is_replaced(workshop: Workshop) -> None:
+    with pytest.raises(CompileError, match="the kernel aborts could not be compiled") as caught:
+        workshop.each(work, [Task("a"), Task("aborts"), Task("b")])
+    assert "ended the process" in str(caught.value)
+    assert workshop.each(work, [Task("after")]) == {"after": "after done"}
+
+
+def test_an_error_of_a_worker_arrives_whole(workshop: Workshop) -> None:
+    with pytest.raises(CompileError, match="this cannot be done") as caught:
+        workshop.each(work, [Task("refused")])
+    assert caught.value.why == "it was asked for"
+    assert workshop.each(work, [Task("after")]) == {"after": "after done"}
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    script = (
+        "import os, signal\n"
+        "from egc.codegen.jobs import Workshop\n"
+        "workshop = Workshop(1).__enter__()\n"
+        "print(workshop._entered().submit(os.getpid).result(), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    worker = Path("/proc", done.stdout.strip())
+    for _ in range(200):
+        if not worker.exists() or "\nState:\tZ" in (worker / "status").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker lives on")
+
+
+def test_the_run_time_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    target = parse_arch("x86-64-v3")
+    compiled = build_runtime(target)
+    [entry] = folder("runtime").iterdir()
+    assert build_runtime(target) == compiled
+    data = bytearray(entry.read_bytes())
+    data[-1] ^= 1
+    entry.write_bytes(data)
+    assert build_runtime(target) == compiled
+    assert build_runtime(parse_arch("x86-64-v4")) != compiled
+    assert len(list(folder("runtime").iterdir())) == 2
