@@ -1,4 +1,4 @@
-"""The checker's arithmetic against egglog's own: what a rule computes is what the counterexample search computes."""
+"""The checker of rules computes as egglog does: primitives, and what has no value."""
 
 import pytest
 from egglog.bindings import EGraph
