@@ -79,8 +79,8 @@ def test_counts_when_compiled() -> None:
     """What egc is for: ONNX Runtime passes 1,386 of these, some of them by other means than compiling."""
     statuses = Counter(r.status for r in harness.run(list(harness.cases()), COMPILED))
     assert statuses["timeout"] == 0
-    assert statuses["compiled"] + statuses["fixed"] >= 1600
-    assert statuses["compiled"] + statuses["fixed"] + statuses["host"] >= 1800
+    assert statuses["compiled"] + statuses["fixed"] >= 1570
+    assert statuses["compiled"] + statuses["fixed"] + statuses["host"] >= 1850
 
 
 @pytest.mark.slow
