@@ -15,10 +15,11 @@ from egc.rules.diagnostics import Diagnostic
 from egc.rules.lint import keyword_span
 from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
-from egc.soundness.plan import LEAVES, Plan
+from egc.soundness.plan import LEAVES, Plan, evaluate
 from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, find_definitions
 from egc.soundness.search import Failure, Result, Searcher
 
+INSTANTIATED = ("T", "Multi", "Fn", "Dim", "Perm")  # sorts whose values have a meaning in numpy
 SHOWN = 24  # elements of a tensor that a counterexample prints
 
 
@@ -62,9 +63,10 @@ def claims_something(rule: Rule, knowledge: Knowledge) -> bool:
         match action:
             case s.Union(left=left, right=right):
                 for side in (left, right):
-                    if isinstance(side, s.Var) and sorts.get(side.name) in ("T", "Multi"):
+                    if isinstance(side, s.Var) and sorts.get(side.name) in INSTANTIATED:
                         return True
-                    if isinstance(side, s.Call) and knowledge.is_tensor(side.head):
+                    operator = knowledge.environment.operators.get(getattr(side, "head", ""))
+                    if operator is not None and operator.output in INSTANTIATED:
                         return True
             case s.Set(target=s.Call(head=head)) if head in TYPE_FACTS:
                 return True
@@ -123,6 +125,9 @@ def counterexample(rule: Rule, failure: Failure) -> list[str]:
         attribute = _attribute(plan, failure, name)
         if attribute is not None:
             lines.append(f"  {name} = {attribute}")
+    if failure.claim.kind == "equal":
+        a, b = (evaluate(code, state) for code in failure.claim.about)
+        lines += [f"  left  : {a}", f"  right : {b}"]
     if failure.left is not None:
         a, b = failure.claim.about
         lines.append(f"  left  : {state.types[a]} = {show(failure.left)}")

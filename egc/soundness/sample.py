@@ -50,6 +50,10 @@ class _Sampler:
                 self.state.types[i] = TensorType(
                     self.context.dtype, row_vector(shape) if i in self.plan.rows else shape
                 )
+        for claim in self.plan.claims:
+            if claim.kind == "equal":  # of attributes, which may stand in no tensor
+                for name in sorted({name for code in claim.about for name in variables(code)}):
+                    self.state.values.setdefault(name, self.context.extent())
         self.propagate()
         if self.equations or self.tests:
             raise Rejected("some premises speak of values that nothing determines")
