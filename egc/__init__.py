@@ -52,24 +52,28 @@ def compile(
     shapes and ``values`` whole inputs, such as a shape that the model takes as data; ``time_budget`` bounds
     the searches, in seconds. Raises egc.errors.EgcError.
     """
-    from pathlib import Path
+    from egc.collector import paused
 
-    from egc.compiler import Options, compile_model
-    from egc.runtime.session import Session
+    with paused():
+        from pathlib import Path
 
-    options = Options(
-        target=target,
-        arch=arch,
-        threads=threads,
-        rules=tuple(map(Path, rules)),
-        disable_rules=tuple(disable_rules),
-        cost_model=cost_model,
-        accuracy=accuracy,
-        shapes=shapes or {},
-        values=values or {},
-        time_budget=time_budget,
-    )
-    return Session(compile_model(model, options).artifact(), threads=threads, device=device)
+        from egc.compiler import Options, compile_model
+        from egc.runtime.session import Session
+
+        options = Options(
+            target=target,
+            arch=arch,
+            threads=threads,
+            rules=tuple(map(Path, rules)),
+            disable_rules=tuple(disable_rules),
+            cost_model=cost_model,
+            accuracy=accuracy,
+            shapes=shapes or {},
+            values=values or {},
+            time_budget=time_budget,
+        )
+        artifact = compile_model(model, options).artifact()
+    return Session(artifact, threads=threads, device=device)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None) -> Session:

@@ -16,6 +16,7 @@ from egc.codegen.jobs import BuiltKernel, RuleChoice, Workshop
 from egc.codegen.link import link
 from egc.codegen.program import CompiledKernel, Program, assemble
 from egc.codegen.target import Target, parse_arch
+from egc.collector import paused
 from egc.egraph import Budget, Snapshot, legal_fusions, saturate
 from egc.errors import UsageError
 from egc.explain.record import build_record, without_times
@@ -108,6 +109,7 @@ class _Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
+@paused()
 def compile_model(
     source: Source, options: Options | None = None, workshop: Workshop | None = None
 ) -> Compiled:
