@@ -63,9 +63,8 @@ class Memory:
     pointers: dict[str, Value] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     ranges: dict[str, Dim] = field(default_factory=dict)
-    aliases: dict[str, Dim] = field(
-        default_factory=dict
-    )  # symbols that stand for other dims: where tiles start
+    # Symbols that stand for other dims: where tiles start.
+    aliases: dict[str, Dim] = field(default_factory=dict)
     fills: dict[tuple[str, str], tuple[str, list[int], Lines]] = field(default_factory=dict)
     load_level: int = 0  # loads stay inside this region: the stage that they belong to
 

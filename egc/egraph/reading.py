@@ -12,9 +12,8 @@ from egc.ir.dims import Dim, parse_dim
 from egc.ir.scalar import BY_CONSTRUCTOR
 
 _LEAVES = ("Input", "Const", "Splat")
-KNOWN = frozenset(
-    (*_LEAVES, *CONSTRUCTORS, "Output")
-)  # the constructors of tensor terms that e-nodes are read from
+# The constructors of tensor terms that e-nodes are read from.
+KNOWN = frozenset((*_LEAVES, *CONSTRUCTORS, "Output"))
 ATTRIBUTES = frozenset(("i64", "f64", "String", "bool", "IVec", "DVec", "Dim", "Perm", "Fn"))
 DECODED = ATTRIBUTES | {"T", "Multi", "TVec"}  # the sorts that Reader.decode knows
 

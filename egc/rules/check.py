@@ -33,9 +33,8 @@ class Report:
         return len(self.findings) - self.errors
 
 
-Check = Callable[
-    [Sequence[Rule], Loaded], list[Diagnostic]
-]  # of these rules, which stand among all that is loaded
+# A check of these rules, which stand among all that is loaded.
+Check = Callable[[Sequence[Rule], Loaded], list[Diagnostic]]
 
 
 def check(

@@ -146,9 +146,8 @@ class Comparison:
         """
         run = Evaluation(self.plan, self.state, leaves, self.wide)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # means of nothing, overflow: what is being looked for
+            # Means of nothing, overflow: what is being looked for.
+            warnings.simplefilter("ignore", RuntimeWarning)
             return self.values_differ(run)
 
     def values_differ(self, run: Evaluation) -> tuple[Any, Any, Any] | None:

@@ -61,9 +61,8 @@ class Context:
     dtype: str
     rank: int
     extents: Sequence[int]
-    slices: dict[int, list[tuple[int, int, int]]] = field(
-        default_factory=dict
-    )  # by operand list: see _slices
+    # By operand list: see egc.soundness.attributes.
+    slices: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
 
     def extent(self) -> int:
         """An extent."""
