@@ -9,7 +9,6 @@ and rules are written to grow slowly (``rules/README.md``).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from egc.ir.graph import Graph
 from egc.ir.infer import InferError, infer
 from egc.ir.types import TensorType
 from egc.rules import RuleBook
-from egc.rules.bindings import egglog_bindings
+from egc.rules.bindings import egglog_bindings, run_commands
 from egc.rules.emit import Emitter
 
 PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -122,26 +121,19 @@ class _Run:
         by_id = {reader.decode("i64", row.inputs[0]): reader.number(row.output) for row in reader.rows("Id")}
         return {name: by_id[i] for name, i in self.encoded.ids.items()}
 
-    def parse(self, text: str) -> Sequence[Any]:
-        return self.egraph.parse_program(text) if text else ()
-
     def command(self, *commands: Any) -> list[Any]:
         """Run egglog commands; a panic or an error becomes a CompileError that says what egglog said."""
-        try:
-            return self.egraph.run_program(*commands)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            raise CompileError(
-                "equality saturation failed",
-                where="rule files",
-                why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-                hint="a rule equates tensors that differ in shape or dtype; `egc rules check FILE` finds it",
-            ) from error
+        return run_commands(
+            self.egraph,
+            commands,
+            "equality saturation failed",
+            "rule files",
+            "a rule equates tensors that differ in shape or dtype; `egc rules check FILE` finds it",
+        )
 
     def iterate(self, ruleset: str) -> bool:
         """One iteration of a ruleset; whether it changed anything."""
-        outputs = self.command(*self.parse(f"(run {ruleset} 1)"))
+        outputs = self.command(*self.egraph.parse_program(f"(run {ruleset} 1)"))
         return any(
             getattr(output, "report", None) is not None and output.report.updated for output in outputs
         )

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.machinery import PathFinder
 from types import ModuleType
+from typing import Any
+
+from egc.errors import CompileError
 
 NAME = "egglog.bindings"
 
@@ -29,3 +33,15 @@ def egglog_bindings() -> ModuleType:
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
     return module
+
+
+def run_commands(egraph: Any, commands: Sequence[Any], what: str, where: str, hint: str) -> list[Any]:
+    """Run egglog commands; a panic or an error becomes a CompileError that says what egglog said."""
+    try:
+        outputs: list[Any] = egraph.run_program(*commands)
+        return outputs
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # panics of egglog are no Exceptions
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CompileError(what, where=where, why=why, hint=hint) from error

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from egc.errors import CompileError
 from egc.resources import data_folder
 from egc.rules import RuleBook, load_rules
-from egc.rules.bindings import egglog_bindings
+from egc.rules.bindings import egglog_bindings, run_commands
 from egc.schedule.provenance import Derivation
 
 RULESET = "loops"
@@ -113,17 +112,13 @@ class Saturator:
 
     def run_commands(self, *commands: Any) -> list[Any]:
         """Run egglog commands; a panic or an error becomes a CompileError that says what egglog said."""
-        try:
-            return self.egraph.run_program(*commands)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            raise CompileError(
-                "the loop e-graph failed",
-                where="rules of the ruleset `loops`",
-                why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-                hint="`egc rules check FILE` finds what is wrong with a rule",
-            ) from error
+        return run_commands(
+            self.egraph,
+            commands,
+            "the loop e-graph failed",
+            "rules of the ruleset `loops`",
+            "`egc rules check FILE` finds what is wrong with a rule",
+        )
 
     def saturate(self, facts: Facts, seconds: float, rows: int) -> LoopGraph:
         """The e-graph of all nests that the rules find for `facts`; it stops early when a budget is spent."""

@@ -77,7 +77,6 @@ def test_bad_options_are_usage_errors(options: dict[str, object]) -> None:
 
 def test_the_users_choice_of_rules_reaches_the_loops(mlp: Compiled) -> None:
     plain = {rule for kernel in mlp.kernels.values() for rule in kernel.scheduled.rules}
-    assert "loop-vector" in plain or any(rule.startswith("loop-") for rule in plain)
     name = sorted(rule for rule in plain if "unroll" in rule or "tile" in rule)[0]
     without = compile_model(MLP, Options(threads=2, disable_rules=(name,)))
     assert all(name not in kernel.scheduled.rules for kernel in without.kernels.values())
