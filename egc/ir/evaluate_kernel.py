@@ -18,7 +18,7 @@ from egc.ir.scalar import apply_numpy, combiner_identity
 from egc.ir.types import numpy_dtype
 
 Arrays = dict[str, np.ndarray]
-_REDUCE = {
+REDUCE = {
     "add": np.add,
     "mul": np.multiply,
     "max": np.maximum,
@@ -46,62 +46,14 @@ def evaluate_kernel(kernel: Kernel, inputs: Mapping[str, np.ndarray], dims: Mapp
     return {buffer.name: arrays[buffer.name] for buffer in kernel.params if buffer.role == "out"}
 
 
-class _Space:
-    """A stage's iteration space: its axes as index arrays that broadcast against each other."""
+class Points:
+    """Points of an iteration space: `env` has the values of dims and the positions of axes, as arrays that
+    broadcast against each other; `arrays` the content of the buffers.
+    """
 
-    def __init__(self, stage: Stage, arrays: Arrays, dims: Mapping[str, int]) -> None:
-        self.stage = stage
+    def __init__(self, arrays: Arrays, env: Mapping[str, Any]) -> None:
         self.arrays = arrays
-        extents = [evaluate(axis.extent, dims) for axis in stage.all_axes]
-        self.shape = tuple(extents)
-        self.env: dict[str, Any] = dict(dims)
-        for position, (axis, extent) in enumerate(zip(stage.all_axes, extents, strict=True)):
-            shape = [1] * len(extents)
-            shape[position] = extent
-            self.env[axis.name] = np.arange(extent, dtype=np.int64).reshape(shape)
-
-    def run(self) -> None:
-        """Compute the stage and store its result."""
-        stage = self.stage
-        if stage.ordered and any(load.buffer == stage.out for load in stage.loads()):
-            self._run_recurrence()
-            return
-        acc: np.ndarray | None = None
-        if stage.combine:
-            dtype = numpy_dtype(stage.value.dtype)
-            # Narrow floats are summed in float32, as the generated code does.
-            wide = np.float32 if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
-            # In an empty space there is nothing to evaluate, and constant indices need not be inside their
-            # buffer.
-            value = np.zeros(self.shape) if 0 in self.shape else self.value(stage.value, None)
-            value = np.broadcast_to(value, self.shape).astype(wide)
-            over = tuple(range(len(stage.axes), len(self.shape)))
-            initial = combiner_identity(stage.combine, stage.value.dtype)
-            with np.errstate(all="ignore"):
-                acc = _REDUCE[stage.combine].reduce(
-                    value, axis=over, keepdims=True, initial=initial, dtype=wide
-                )
-        parallel = (*self.shape[: len(stage.axes)], *[1] * len(stage.reduce))
-        out = self.arrays[stage.out]
-        if 0 in parallel:
-            return
-        result = np.broadcast_to(self.value(stage.result, acc), parallel).astype(out.dtype)
-        index = tuple(np.broadcast_to(self.index(i), parallel) for i in stage.index)
-        if stage.mode == "set" and not stage.ordered:
-            out[index] = result if index else result.reshape(())
-            return
-        for place in np.ndindex(*parallel):
-            at = tuple(int(i[place]) for i in index)
-            new = result[place]
-            out[at] = new if stage.mode == "set" else apply_numpy(stage.mode, (out[at], new))
-
-    def _run_recurrence(self) -> None:
-        """Point by point: an ordered stage may read what its earlier points stored."""
-        out, names = self.arrays[self.stage.out], [axis.name for axis in self.stage.axes]
-        for place in np.ndindex(*self.shape):
-            self.env.update((name, np.asarray(i)) for name, i in zip(names, place, strict=True))
-            at = tuple(int(self.index(i)) for i in self.stage.index)
-            out[at] = self.value(self.stage.result, None).astype(out.dtype)
+        self.env: dict[str, Any] = dict(env)
 
     def dim(self, dim: Dim) -> np.ndarray:
         """The values of an index polynomial over the space."""
@@ -158,6 +110,63 @@ class _Space:
         out = np.full(shape, other, dtype=array.dtype)
         out[inside] = array[tuple(np.broadcast_to(i, shape)[inside] for i in index)]
         return out
+
+
+class _Space(Points):
+    """A stage's iteration space: its axes as index arrays that broadcast against each other."""
+
+    def __init__(self, stage: Stage, arrays: Arrays, dims: Mapping[str, int]) -> None:
+        super().__init__(arrays, dims)
+        self.stage = stage
+        extents = [evaluate(axis.extent, dims) for axis in stage.all_axes]
+        self.shape = tuple(extents)
+        for position, (axis, extent) in enumerate(zip(stage.all_axes, extents, strict=True)):
+            shape = [1] * len(extents)
+            shape[position] = extent
+            self.env[axis.name] = np.arange(extent, dtype=np.int64).reshape(shape)
+
+    def run(self) -> None:
+        """Compute the stage and store its result."""
+        stage = self.stage
+        if stage.ordered and any(load.buffer == stage.out for load in stage.loads()):
+            self._run_recurrence()
+            return
+        acc: np.ndarray | None = None
+        if stage.combine:
+            dtype = numpy_dtype(stage.value.dtype)
+            # Narrow floats are summed in float32, as the generated code does.
+            wide = np.float32 if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
+            # In an empty space there is nothing to evaluate, and constant indices need not be inside their
+            # buffer.
+            value = np.zeros(self.shape) if 0 in self.shape else self.value(stage.value, None)
+            value = np.broadcast_to(value, self.shape).astype(wide)
+            over = tuple(range(len(stage.axes), len(self.shape)))
+            initial = combiner_identity(stage.combine, stage.value.dtype)
+            with np.errstate(all="ignore"):
+                acc = REDUCE[stage.combine].reduce(
+                    value, axis=over, keepdims=True, initial=initial, dtype=wide
+                )
+        parallel = (*self.shape[: len(stage.axes)], *[1] * len(stage.reduce))
+        out = self.arrays[stage.out]
+        if 0 in parallel:
+            return
+        result = np.broadcast_to(self.value(stage.result, acc), parallel).astype(out.dtype)
+        index = tuple(np.broadcast_to(self.index(i), parallel) for i in stage.index)
+        if stage.mode == "set" and not stage.ordered:
+            out[index] = result if index else result.reshape(())
+            return
+        for place in np.ndindex(*parallel):
+            at = tuple(int(i[place]) for i in index)
+            new = result[place]
+            out[at] = new if stage.mode == "set" else apply_numpy(stage.mode, (out[at], new))
+
+    def _run_recurrence(self) -> None:
+        """Point by point: an ordered stage may read what its earlier points stored."""
+        out, names = self.arrays[self.stage.out], [axis.name for axis in self.stage.axes]
+        for place in np.ndindex(*self.shape):
+            self.env.update((name, np.asarray(i)) for name, i in zip(names, place, strict=True))
+            at = tuple(int(self.index(i)) for i in self.stage.index)
+            out[at] = self.value(self.stage.result, None).astype(out.dtype)
 
 
 _INDEX_FUNCTIONS = {

@@ -7,7 +7,8 @@ Axes have names of their own in here: a shared axis keeps its name, another one 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -123,6 +124,13 @@ class Saturator:
     def saturate(self, facts: Facts, seconds: float, rows: int) -> LoopGraph:
         """The e-graph of all nests that the rules find for `facts`; it stops early when a budget is spent."""
         started = time.perf_counter()
+        with self.grown(facts, seconds, rows) as stopped:
+            return self._read(stopped, started)
+
+    @contextmanager
+    def grown(self, facts: Facts, seconds: float, rows: int) -> Iterator[str]:
+        """Inside, the e-graph holds all nests that the rules find for `facts`; what ended the search."""
+        started = time.perf_counter()
         self.run_commands(self.push)
         try:
             self.run_commands(*self._commands(facts))
@@ -134,7 +142,7 @@ class Saturator:
                 if self._size() > rows:
                     stopped = f"{rows} rows"
                     break
-            return self._read(stopped, started)
+            yield stopped
         finally:
             self.run_commands(self.pop)
 
@@ -174,7 +182,7 @@ class Saturator:
     # Reading.
 
     def _read(self, stopped: str, started: float) -> LoopGraph:
-        reader = _Reader(self.egraph)
+        reader = Reader(self.egraph)
         cells = reader.cells()
         rules = self.book.rules
         return LoopGraph(
@@ -186,8 +194,8 @@ class Saturator:
         )
 
 
-class _Reader:
-    """One frozen state of the e-graph as plain values."""
+class Reader:
+    """One frozen state of the e-graph as plain values: e-classes by number, strings, integers, kinds."""
 
     def __init__(self, egraph: Any) -> None:
         self.egraph = egraph

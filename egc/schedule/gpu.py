@@ -72,7 +72,7 @@ class _Search:
         self.shared = {axis.name for axis in kernel.stages[0].axes[: kernel.shared]}
 
     def saturate(self, positions: Sequence[int]) -> LoopGraph:
-        facts = _facts(
+        facts = device_facts(
             [self.models[p] for p in positions],
             [self.kernel.stages[p].combine for p in positions],
             self.machine,
@@ -280,9 +280,11 @@ def _total(costs: Sequence[GpuCost], machine: GpuMachine) -> GpuCost:
 # Facts.
 
 
-def _facts(
+def device_facts(
     models: Sequence[StageModel], combines: Sequence[str | None], machine: GpuMachine, shared: set[str]
 ) -> Facts:
+    """The facts of stages that become one e-graph. `models` have the e-graph's names of axes; `combines` is
+    how each stage reduces; `shared` are the axes whose loops the stages share."""
     rows: dict[str, dict[Row, None]] = {}
 
     def add(relation: str, *row: str | int) -> None:
