@@ -156,7 +156,7 @@ class _Prober:
         )
         emitter = Emitter()
         ruleset = s.RulesetDecl(s.Name(ruleset_name, span), None, span)
-        commands = [*emitter.declaration(relation), *emitter.declaration(ruleset), *emitter.rule(rule, False)]
+        commands = [emitter.declaration(relation), emitter.declaration(ruleset), *emitter.rule(rule, False)]
         self.egraph.run_program(*commands)
         self.egraph.run_program(*self.egraph.parse_program(f"(run {ruleset_name} 1)"))
         return self.egraph.freeze().functions[name].rows, names

@@ -146,7 +146,7 @@ class _Runner:
         self._program = self._emitter.program(loaded.declarations, loaded.rules, provenance=False)
         for sort in loaded.environment.sorts:
             if loaded.environment.is_eq_sort(sort):
-                self._program.extend(self._emitter.declaration(_free_constructor(sort)))
+                self._program.append(self._emitter.declaration(_free_constructor(sort)))
 
     def run(self, example: Example, names: set[str]) -> tuple[str, str] | None:
         """What went wrong and a hint; None where all is well. One of the rules `names` must fire."""
@@ -161,7 +161,7 @@ class _Runner:
         egraph = self._eg.EGraph()
         egraph.run_program(*self._program)
         for action in example.given:
-            egraph.run_program(self._eg.ActionCommand(self._emitter.action(action)))
+            egraph.run_program(self._emitter.declaration(action))
         fired = False
         for _ in range(ROUNDS):
             fired |= self._round(egraph, names)[0]
@@ -191,7 +191,7 @@ class _Runner:
         eg = self._eg
         fired = changed = False
         for ruleset in self._rulesets:
-            run = eg.RunSchedule(eg.Run(self._emitter.span, eg.RunConfig(ruleset)))
+            run = self._emitter.command(f"(run {ruleset} 1)")
             for output in egraph.run_program(run):
                 assert isinstance(output, eg.RunScheduleOutput)
                 fired |= any(output.report.num_matches_per_rule.get(name, 0) for name in names)
@@ -200,7 +200,7 @@ class _Runner:
 
     def _holds(self, egraph: Any, fact: s.Fact) -> bool:
         try:
-            egraph.run_program(self._eg.Check(self._emitter.span, [self._emitter.fact(fact)]))
+            egraph.run_program(self._emitter.check(fact))
         except self._eg.EggSmolError:
             return False
         return True

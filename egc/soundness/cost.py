@@ -54,12 +54,10 @@ def measure(rules: Sequence[Rule], loaded: Loaded) -> dict[str, tuple[Measured, 
 
 def _search(egraph: Any, rule: Rule, ruleset: str) -> tuple[int, float]:
     """The matches of a copy of a rule that is new to the e-graph, and the seconds of its first search."""
-    from egglog import bindings
-
     emitter = Emitter()
     copy = replace(rule, name=ruleset, ruleset=ruleset)
-    egraph.run_program(bindings.AddRuleset(emitter.span, ruleset), *emitter.rule(copy, provenance=False))
-    run = bindings.RunSchedule(bindings.Run(emitter.span, bindings.RunConfig(ruleset)))
+    egraph.run_program(emitter.command(f"(ruleset {ruleset})"), *emitter.rule(copy, provenance=False))
+    run = emitter.command(f"(run {ruleset} 1)")
     started = time.perf_counter()
     [output] = egraph.run_program(run)
     seconds = time.perf_counter() - started
