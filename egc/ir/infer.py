@@ -243,7 +243,10 @@ def _scatter(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
 def _topk(types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorType, ...]:
     (x,) = types
     axis = _axis(attrs["axis"], x.rank)
-    shape = (*x.shape[:axis], attrs["k"][0], *x.shape[axis + 1 :])
+    k, extent = attrs["k"][0], x.shape[axis]
+    if isinstance(k, int) and isinstance(extent, int) and not 0 <= k <= extent:
+        raise InferError(f"{k} of {extent} elements are asked for")
+    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
     return TensorType(x.dtype, shape), TensorType("int64", shape)
 
 
@@ -262,6 +265,8 @@ def _normalised(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
 
 def _attention(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     q, k, v, mask = types
+    if min(q.rank, k.rank, v.rank) < 2:
+        raise InferError("queries, keys and values are matrices")
     _same_extent(q.shape[-1], k.shape[-1], "head sizes")
     _same_extent(k.shape[-2], v.shape[-2], "key and value lengths")
     batch = broadcast(q.shape[:-2], k.shape[:-2], v.shape[:-2])
