@@ -20,12 +20,13 @@ from egc.collector import paused
 from egc.egraph import Budget, Snapshot, legal_fusions, saturate
 from egc.errors import UsageError
 from egc.explain.record import build_record, without_times
+from egc.explain.source import source_of
 from egc.extract import Extraction, extract
 from egc.frontend.importer import Imported, import_model
 from egc.frontend.load import Source
 from egc.ir.graph import Graph
 from egc.kernels import HostCall, KernelCall, build_kernels
-from egc.machine import Machine, load_machine, machine_for
+from egc.machine import Machine, Rates, load_machine, machine_for
 from egc.rules import RuleBook, load_rules
 from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
@@ -130,18 +131,13 @@ def compile_model(
             imported = import_model(source, options.shapes, options.values)
         workshop.warm(len(imported.graph.nodes))
         with clock("saturate"):
-            snapshot = saturate(imported.graph, book, Budget(seconds=options.time_budget * _SATURATION_SHARE))
+            snapshot = saturated(imported.graph, book, options)
         with clock("extract"):
-            extraction = extract(
-                imported.graph,
-                snapshot,
-                machine.rates,
-                seconds=min(1.0, options.time_budget * _EXTRACTION_SHARE),
-                ilp_seconds=options.ilp_seconds,
-            )
+            extraction = extracted(imported.graph, snapshot, machine.rates, options)
         with clock("kernels"):
             graph = extraction.graph
-            calls = build_kernels(graph, legal_fusions(graph, book))
+            calls = kernels_of(graph, book)
+        threads = options.threads or default_threads()
         with clock("codegen"):
             kernels: Mapping[str, BuiltKernel | BuiltDevice]
             rules = RuleChoice(options.accuracy, options.disable_rules, options.rules)
@@ -150,16 +146,34 @@ def compile_model(
 
                 kernels, program = build_gpu(workshop, imported, graph, calls, machine, target, rules)
             else:
-                threads = options.threads or default_threads()
                 kernels, program = build_cpu(
                     workshop, imported, graph, calls, machine, target, threads, rules
                 )
         with clock("record"):
             stages = dict(clock.seconds)
-            record = build_record(imported, book, machine, snapshot, extraction, calls, kernels, stages)
+            noted = source_of(imported, options, threads, machine.name)
+            record = build_record(
+                imported, book, machine, snapshot, extraction, calls, kernels, stages, noted
+            )
     return Compiled(
         imported, book, machine, target, snapshot, extraction, calls, kernels, program, record, clock.seconds
     )
+
+
+def saturated(graph: Graph, book: RuleBook, options: Options) -> Snapshot:
+    """The e-graph of ``graph``, within its share of the time budget."""
+    return saturate(graph, book, Budget(seconds=options.time_budget * _SATURATION_SHARE))
+
+
+def extracted(graph: Graph, snapshot: Snapshot, rates: Rates, options: Options) -> Extraction:
+    """The cheapest equivalent graph, found within its share of the time budget."""
+    seconds = min(1.0, options.time_budget * _EXTRACTION_SHARE)
+    return extract(graph, snapshot, rates, seconds=seconds, ilp_seconds=options.ilp_seconds)
+
+
+def kernels_of(graph: Graph, book: RuleBook) -> tuple[KernelCall | HostCall, ...]:
+    """The calls that compute an extracted graph."""
+    return build_kernels(graph, legal_fusions(graph, book))
 
 
 def _target(options: Options) -> tuple[Target, Machine | GpuMachine]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,12 @@ from egc.cli.common import (
     is_artifact,
     options_of,
     parse_shapes,
+    progress,
     random_inputs,
 )
-from egc.errors import ArtifactError, UsageError
+from egc.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from egc.compiler import Compiled
     from egc.runtime.artifact import Artifact
     from egc.runtime.session import Session
 
@@ -45,9 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--why-not", metavar="RULE", help="why RULE is not behind the program, or not behind NODE"
     )
-    parser.add_argument(
-        "--ban", metavar="RULE", help="what changes without RULE, and what it costs (needs an .onnx)"
-    )
+    parser.add_argument("--ban", metavar="RULE", help="what changes without RULE, and what it costs")
     parser.add_argument(
         "--measure", action="store_true", help="run it, and show measured times beside predicted ones"
     )
@@ -60,10 +58,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 class _Opened:
-    """MODEL: its record, and what it was compiled to or read from."""
+    """MODEL: its record, and the artifact that it was compiled to or read from."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.compiled: Compiled | None = None
         if is_artifact(args.model):
             from egc.runtime.artifact import open_artifact
 
@@ -73,8 +70,8 @@ class _Opened:
                 hint = "compile the model again"
                 raise ArtifactError("the artifact holds no record", where=str(args.model), hint=hint)
         else:
-            self.compiled = compiled_model(args.model, options_of(args))
-            self.artifact, self.record = self.compiled.artifact(), self.compiled.record
+            compiled = compiled_model(args.model, options_of(args))
+            self.artifact, self.record = compiled.artifact(), compiled.record
 
 
 def main(args: argparse.Namespace) -> int:
@@ -163,14 +160,13 @@ def why_not(opened: _Opened, args: argparse.Namespace) -> int:
     record = opened.record
     nodes, calls = find(record, args.node) if args.node else ([], None)
     answer = answer_of(record, args.why_not, calls)
-    if opened.compiled is not None and answer["verdict"] in ("elsewhere", "no match", "budget"):
-        from egc.explain.premises import first_failure
+    if answer["verdict"] in ("elsewhere", "no match", "budget"):
+        from egc.explain.again import again
+        from egc.explain.premises import failure
 
-        snapshot, book = opened.compiled.snapshot, opened.compiled.book
         titles = {record["onnx"][i]["title"] for i in nodes}
-        graph = opened.compiled.imported.graph
-        values = [name for node in graph.nodes if titles & set(node.sources) for name in node.outputs]
-        answer["failure"] = asdict(first_failure(snapshot, book.rule(answer["rule"]), values))
+        with progress("asking the e-graph …"), again(record) as known:
+            answer["failure"] = asdict(failure(known, answer["rule"], titles))
     if args.json:
         print(json.dumps(answer, indent=1))
     else:
@@ -180,16 +176,12 @@ def why_not(opened: _Opened, args: argparse.Namespace) -> int:
 
 def ban(opened: _Opened, args: argparse.Namespace) -> int:
     """Answer `--ban RULE`."""
+    from egc.explain.again import again, without
     from egc.explain.answers import print_ban
     from egc.explain.ban import compare
 
-    if opened.compiled is None:
-        raise UsageError(
-            "--ban compiles the model again", hint="give the .onnx that the artifact was made from"
-        )
-    options = options_of(args)
-    without = replace(options, disable_rules=(*options.disable_rules, args.ban))
-    comparison = compare(opened.record, compiled_model(args.model, without).record, args.ban)
+    with progress("compiling without it …"), again(opened.record) as known:
+        comparison = compare(opened.record, without(known, args.ban), args.ban)
     if args.json:
         print(json.dumps(comparison, indent=1))
     else:

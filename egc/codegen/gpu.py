@@ -72,7 +72,7 @@ class BuiltDevice:
 
 
 @lru_cache(maxsize=4)
-def _saturator(rules: RuleChoice) -> Saturator:
+def device_saturator(rules: RuleChoice) -> Saturator:
     """The loop e-graph of a worker, told the rules once."""
     if rules.disabled or rules.extra:
         return Saturator(loop_rules(rules))
@@ -86,7 +86,7 @@ def build_device(
     once."""
     started = perf_counter()
     try:
-        scheduled = schedule_device(kernel, machine, saturator=_saturator(rules))
+        scheduled = schedule_device(kernel, machine, saturator=device_saturator(rules))
         device = emit_device(scheduled.nest, target)
         ptx = assembly(device.text, target)
     except CompileError as error:

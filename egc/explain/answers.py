@@ -57,8 +57,6 @@ def print_why_not(record: Record, answer: Record, console: Console) -> None:
             console.print(f"It found nothing: {fired}.")
     if "failure" in answer:
         _print_failure(answer["failure"], console)
-    elif answer["verdict"] in ("no match", "budget"):
-        console.print("  `egc explain MODEL.onnx --why-not` shows which of its premises fails")
 
 
 def _print_loss(record: Record, loss: Record, console: Console) -> None:

@@ -43,6 +43,26 @@ def account(
     return _Accountant(imported, snapshot, extraction, calls, rates).run()
 
 
+def coverage(imported: Imported, graph: Graph, calls: Sequence[Call]) -> list[list[str]]:
+    """The titles of the ONNX nodes that each call covers, in the model's order."""
+    place = {origin.title: i for i, origin in enumerate(imported.origins)}
+    found = []
+    for call in calls:
+        nodes = nodes_of(call)
+        covered = dict.fromkeys(source for node in nodes for source in node.sources)
+        titles = list(covered) or _copied(imported, graph, nodes)
+        found.append(sorted(titles, key=lambda title: place.get(title, -1)))  # -1: inside a loop's body
+    return found
+
+
+def _copied(imported: Imported, graph: Graph, nodes: Sequence[Node]) -> list[str]:
+    """The ONNX nodes whose results are only copied to the model's outputs: inputs, or constants."""
+    written = {name for node in nodes for name in node.outputs}
+    pairs = zip(graph.outputs, imported.outputs, strict=True)
+    names = {port.name for value, port in pairs if value in written}
+    return [origin.title for origin in imported.origins if names & set(origin.outputs)]
+
+
 class _Accountant:
     def __init__(
         self,
@@ -68,10 +88,9 @@ class _Accountant:
         self.stops = {anchor for e in computed if (anchor := self.printer.anchor.get(e)) is not None}
 
     def run(self) -> Account:
+        self.result.covered = coverage(self.imported, self.graph, self.calls)
         for i, call in enumerate(self.calls):
             nodes = nodes_of(call)
-            covered = list(dict.fromkeys(s for node in nodes for s in node.sources))
-            self.result.covered.append(covered or self.copied(nodes))
             self.result.derivations.append(self.derivation(nodes))
             self.result.alternatives.append(self.alternatives(i, nodes))
         calls_of: dict[str, list[int]] = {}
@@ -89,13 +108,6 @@ class _Accountant:
         return self.result
 
     # What a call is made of.
-
-    def copied(self, nodes: Sequence[Node]) -> list[str]:
-        """The ONNX nodes whose results are only copied to the model's outputs: inputs, or constants."""
-        written = {name for node in nodes for name in node.outputs}
-        pairs = zip(self.graph.outputs, self.imported.outputs, strict=True)
-        names = {port.name for value, port in pairs if value in written}
-        return [origin.title for origin in self.imported.origins if names & set(origin.outputs)]
 
     def eclasses(self, nodes: Sequence[Node]) -> list[int]:
         """The e-classes that nodes of the optimized graph compute, parts of long concatenations included."""

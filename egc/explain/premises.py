@@ -8,7 +8,7 @@ nearest candidate.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from egc.egraph import Snapshot
 from egc.egraph.provenance import Provenance
 from egc.egraph.reading import DECODED
+from egc.explain.again import Again
 from egc.explain.terms import TermPrinter
 from egc.rules import Rule
 from egc.rules import syntax as s
@@ -40,6 +41,14 @@ class Failure:
     atom: str | None
     candidates: int
     candidate: dict[str, str]
+
+
+def failure(known: Again, rule: str, titles: Collection[str] = ()) -> Failure:
+    """Where a rule fails in a record's model, at the ONNX nodes of these titles or anywhere."""
+    book = known.book()
+    nodes = known.imported.graph.nodes
+    values = [name for node in nodes if not set(titles).isdisjoint(node.sources) for name in node.outputs]
+    return first_failure(known.snapshot(book), book.rule(rule), values)
 
 
 def first_failure(snapshot: Snapshot, rule: Rule, values: Sequence[str] = ()) -> Failure:

@@ -40,8 +40,10 @@ def build_record(
     calls: Sequence[Call],
     kernels: Mapping[str, BuiltKernel | BuiltDevice],
     seconds: Mapping[str, float],
+    source: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of one compilation, JSON-ready. ``seconds`` are the stages' times so far."""
+    """The record of one compilation, JSON-ready. ``seconds`` are the stages' times so far; ``source`` is what
+    :func:`egc.explain.source.source_of` says."""
     accounted = account(imported, snapshot, extraction, calls, machine.rates)
     return {
         "version": VERSION,
@@ -63,6 +65,7 @@ def build_record(
         "steps": accounted.steps,
         "rules": {rule.name: _rule(rule, accounted) for rule in book.rules},
         "left_out": dict(book.left_out),
+        "source": source,
     }
 
 

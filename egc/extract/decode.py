@@ -6,8 +6,9 @@ a folded weight is stored once, in the form in which it is read.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from egc.egraph.snapshot import ENode, Snapshot
 from egc.extract.solution import Solution
 from egc.extract.sources import sources_of
 from egc.ir.evaluate import evaluate_node
-from egc.ir.graph import Graph, GraphBuilder
+from egc.ir.graph import Constant, Graph, GraphBuilder, Placeholder
 from egc.ir.types import numpy_dtype
 
 
@@ -44,9 +45,8 @@ class _Decoder:
         self.names: dict[int, str] = {}
         self.multi: dict[int, tuple[str, ...]] = {}
         self.sources = sources_of(source, snapshot, solution)
-        self.arrays: dict[int, np.ndarray] = {}
         self.known: dict[int, bool] = {}
-        self.by_digest = {constant.digest: constant.data for constant in source.constants.values()}
+        self.by_digest = {constant.digest: constant for constant in source.constants.values()}
         self.original: dict[int, list[str]] = {}
         for name, eclass in snapshot.roots.items():
             self.original.setdefault(eclass, []).append(name)
@@ -96,7 +96,7 @@ class _Decoder:
     def value(self, eclass: int) -> str:
         """The name of an e-class's value; constants come into being when something reads them."""
         if eclass not in self.names:
-            self.names[eclass] = self.builder.constant(self.array(eclass), self.known_name(eclass))
+            self.names[eclass] = self.builder.constant(self.constant(eclass), self.known_name(eclass))
         return self.names[eclass]
 
     def known_name(self, eclass: int) -> str | None:
@@ -129,14 +129,20 @@ class _Decoder:
             return (*self.operands(inner, first), *enode.children[1:])
         return enode.children
 
-    def array(self, eclass: int) -> np.ndarray:
+    def constant(self, eclass: int) -> Constant:
         """The content of a constant e-class; nothing on the way to it is kept."""
-        if eclass in self.arrays:
-            return self.arrays[eclass]
         enode = self.solution.choice[eclass]
         if enode.op == "const":
             return self.by_digest[enode.attr("digest")]
         if enode.op == "splat":
-            return np.asarray(enode.attr("value")).astype(numpy_dtype(enode.attr("dtype")))
-        operands = tuple(self.array(child) for child in enode.children)
-        return evaluate_node(enode.op, operands, dict(enode.attrs))[0]
+            return Constant(np.asarray(enode.attr("value")).astype(numpy_dtype(enode.attr("dtype"))))
+        operands = [self.constant(child) for child in enode.children]
+        if any(isinstance(operand, Placeholder) for operand in operands):
+            return self.placeholder(eclass, enode, operands)
+        return Constant(evaluate_node(enode.op, tuple(c.data for c in operands), dict(enode.attrs))[0])
+
+    def placeholder(self, eclass: int, enode: ENode, operands: Sequence[Constant]) -> Placeholder:
+        """A constant whose content is not at hand: equal computations on equal operands are equal."""
+        spelled = repr((enode.op, enode.attrs, [operand.digest for operand in operands]))
+        digest = hashlib.sha256(spelled.encode()).hexdigest()[:32]
+        return Placeholder(self.snapshot.types[eclass], digest)

@@ -17,13 +17,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from math import prod
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 
-from egc.ir.dims import Dim
+from egc.ir.dims import Dim, extents
 from egc.ir.ops import OPS
-from egc.ir.types import TensorType, dtype_of
+from egc.ir.types import TensorType, dtype_of, itemsize
 
 AttrValue: TypeAlias = "int | float | str | bool | tuple[Dim, ...]"
 
@@ -40,6 +41,11 @@ class Constant:
     def type(self) -> TensorType:
         """The constant's dtype and shape."""
         return TensorType(dtype_of(self.data), tuple(int(d) for d in self.data.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the content."""
+        return self.data.nbytes
 
     @cached_property
     def digest(self) -> str:
@@ -68,6 +74,24 @@ class Constant:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+class Placeholder(Constant):
+    """A constant whose bytes are not at hand: it has a type and a digest, and no data."""
+
+    def __init__(self, type_: TensorType, digest: str) -> None:
+        # The parent's cached properties are plain entries of the instance's dictionary.
+        self.__dict__.update(type=type_, digest=digest, splat=None)
+
+    @property
+    def data(self) -> NoReturn:
+        """Always ValueError."""
+        raise ValueError(f"the data of the constant {self.type} {self.digest} is not at hand")
+
+    @property
+    def nbytes(self) -> int:
+        """The size that the content would have."""
+        return prod(extents(self.type.shape)) * itemsize(self.type.dtype)
 
 
 def _uniform(data: np.ndarray, first: np.generic) -> bool:
@@ -189,12 +213,12 @@ class GraphBuilder:
         self._inputs.append(name)
         return name
 
-    def constant(self, data: np.ndarray, name: str | None = None) -> str:
+    def constant(self, data: np.ndarray | Constant, name: str | None = None) -> str:
         """The value of a constant tensor; equal constants share one value,
         unless they are too large to hash for that.
         """
-        constant = Constant(np.asarray(data))
-        if data.nbytes > _HASHED_BYTES:
+        constant = data if isinstance(data, Constant) else Constant(np.asarray(data))
+        if constant.nbytes > _HASHED_BYTES:
             name = self.fresh("c") if name is None or name in self.types else name
             self.constants[name] = constant
             self.types[name] = constant.type

@@ -18,31 +18,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from egc.ir.dims import Dim, DimError, parse_dim
-from egc.ir.graph import Constant, Graph, Node
+from egc.ir.graph import Constant, Graph, Node, Placeholder
 from egc.ir.kernel import Axis, Buffer, Kernel, Stage
 from egc.ir.nest import KINDS, Loop, Nest, Pack
 from egc.ir.ops import OPS
 from egc.ir.scalar import COMBINERS
 from egc.ir.text_expr import ExprReader, TextError
 from egc.ir.types import TensorType, numpy_dtype, parse_type, split_commas
-
-
-class Placeholder(Constant):
-    """A constant of a parsed graph whose bytes are not at hand: it has a type and a digest, and no data."""
-
-    def __init__(self, type_: TensorType, digest: str) -> None:
-        # The parent's cached properties are plain entries of the instance's dictionary.
-        self.__dict__.update(type=type_, digest=digest, splat=None)
-
-    @property
-    def data(self) -> NoReturn:
-        """Always ValueError: the text of a graph does not hold the bytes of its constants."""
-        raise ValueError(f"the data of the constant {self.type} {self.digest} is not at hand")
 
 
 @dataclass(frozen=True)

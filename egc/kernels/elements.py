@@ -13,7 +13,7 @@ import numpy as np
 
 from egc.ir.dims import Dim, SymDim, floordiv, mod, symbol, symbols_of
 from egc.ir.expr import Const, Expr, Index, IndexExpr, Load, call, cast
-from egc.ir.graph import Graph, Node
+from egc.ir.graph import Graph, Node, Placeholder
 from egc.ir.kernel import Axis
 from egc.ir.types import is_float
 from egc.kernels.attributes import dims_of, int_of, ints_of
@@ -176,6 +176,8 @@ def _position(el: Elements, indices: str, at: Vector, extent: Dim) -> Expr | Dim
     element = el.at(indices, at)
     found = as_index(cast(element, "int64"))
     constant = el.graph.constants.get(element.buffer) if isinstance(element, Load) else None
+    if isinstance(constant, Placeholder):
+        constant = None  # its range is not known
     if constant is not None and constant.data.size and isinstance(extent, int):
         data: np.ndarray = constant.data
         if int(data.min()) >= 0 and int(data.max()) < extent:

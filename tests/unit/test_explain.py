@@ -120,7 +120,7 @@ def test_an_artifact_answers_at_once_without_the_compiler(artifact: Path) -> Non
         "print(*(m for m in ('egglog', 'onnx', 'lark', 'llvmlite') if m in sys.modules), file=sys.stderr);"
         "sys.exit(status)"
     )
-    for question in ([], ["5"], ["--why-not", "silu"], ["--json"]):
+    for question in ([], ["5"], ["--why-not", "layer-norm"], ["--json"]):
         started = time.perf_counter()
         words = [sys.executable, "-c", script, "explain", str(artifact), *question]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -329,8 +329,3 @@ def test_banning_a_rule_shows_what_changes(capsys: pytest.CaptureFixture[str], t
     text = said(capsys, str(model), "--ban", "softmax")
     assert "Calls that go" in text and "Calls that come" in text
     assert "nothing changes" in said(capsys, str(model), "--ban", "silu")
-
-
-def test_ban_needs_the_model(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", str(artifact), "--ban", "softmax"]) == 2
-    assert "give the .onnx" in capsys.readouterr().err

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from egc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, mod, symbol
 from egc.ir.expr import Acc, Cast, Const, Expr, Index, Load, call
-from egc.ir.graph import Constant, Graph, GraphBuilder
+from egc.ir.graph import Constant, Graph, GraphBuilder, Placeholder
 from egc.ir.kernel import Axis, Buffer, Kernel, Stage
 from egc.ir.nest import Loop, Nest, Pack
-from egc.ir.text import Placeholder, parse_graph, parse_kernel, parse_nest
+from egc.ir.text import parse_graph, parse_kernel, parse_nest
 from egc.ir.text_expr import ExprReader, TextError
 from egc.ir.types import TensorType
 
