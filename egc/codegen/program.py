@@ -12,7 +12,7 @@ import numpy as np
 from egc.codegen.link import LinkedCode
 from egc.codegen.target import Target
 from egc.frontend.importer import Imported
-from egc.ir.dims import Dim, Shape, SymDim, extents
+from egc.ir.dims import Dim, Shape, SymDim, extents, symbols_of
 from egc.ir.graph import Graph
 from egc.ir.host import decode_host
 from egc.ir.nest import Nest, Pack
@@ -74,6 +74,7 @@ def assemble(
         target=m.Target(target.triple.partition("-")[0], _features(target)),
         threads=threads,
         symbols=_symbols(graph),
+        requirements=_requirements(imported, _symbols(graph)),
         inputs=inputs,
         outputs=outputs,
         buffers=tuple(assembler.buffers),
@@ -215,6 +216,15 @@ def _home(type_: TensorType, where: m.Where) -> m.Where:
 def _symbols(graph: Graph) -> tuple[str, ...]:
     """Every dim name of the program, sorted."""
     return tuple(sorted(frozenset().union(*(type_.symbols for type_ in graph.types.values()))))
+
+
+def _requirements(imported: Imported, symbols: tuple[str, ...]) -> tuple[m.Requirement, ...]:
+    """What the run checks. A symbol that is gone was of a host node that nothing needed."""
+    return tuple(
+        m.Requirement(_text(r.left), r.relation, _text(r.right), r.where)
+        for r in imported.requirements
+        if symbols_of(r.left) | symbols_of(r.right) <= frozenset(symbols)
+    )
 
 
 def _text(dim: Dim) -> m.DimText:

@@ -17,6 +17,7 @@ from egc.frontend.emit import Emitter, HostedNode, Scope
 from egc.frontend.load import Model, Source, load_model
 from egc.frontend.proto import BadProto, declared_type
 from egc.frontend.registry import node_title, normal_domain
+from egc.frontend.requirements import Requirement, requirements
 from egc.ir.dims import Dim, DimError, SymDim, parse_dim, symbol, symbols_of
 from egc.ir.graph import Graph
 from egc.ir.types import TensorType
@@ -54,7 +55,8 @@ class Origin:
 @dataclass(frozen=True)
 class Imported:
     """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and
-    why; ``nodes`` is how many nodes the model has, ``origins`` what became of each.
+    why; ``nodes`` is how many nodes the model has, ``origins`` what became of each; ``requirements`` is what
+    the run has to check.
 
     An output's value may be an input or a constant of the graph, and two outputs may be one value.
     """
@@ -65,6 +67,7 @@ class Imported:
     hosted: tuple[HostedNode, ...]
     nodes: int = 0
     origins: tuple[Origin, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
 
 def import_model(
@@ -103,7 +106,8 @@ def import_model(
     )
     live = {source for node in graph.nodes for source in node.sources if node.op == "host"}
     hosted = tuple(node for node in emitter.hosted if node.title in live)
-    return Imported(graph, inputs, ports, hosted, len(model.nodes), _origins(model, scope, context, graph))
+    origins = _origins(model, scope, context, graph)
+    return Imported(graph, inputs, ports, hosted, len(model.nodes), origins, requirements(graph))
 
 
 def _origins(model: Model, scope: Scope, context: Context, graph: Graph) -> tuple[Origin, ...]:

@@ -23,7 +23,7 @@ from egc.runtime.artifact import Artifact, open_artifact
 from egc.runtime.checksum import checksum
 from egc.runtime.cuda_driver import DeviceError, Driver
 from egc.runtime.gpu_code import ARCHITECTURE, GpuCode
-from egc.runtime.inputs import bind_shapes, check_feeds
+from egc.runtime.inputs import bind_shapes, check_feeds, check_requirements
 from egc.runtime.manifest import KernelStep, Manifest
 from egc.runtime.memory import align, live_ranges, plan_arena
 from egc.runtime.plan import value_of
@@ -77,6 +77,7 @@ class CudaSession(Session):
             if len(self._device_plans) >= _MAX_PLANS:
                 self._device.drop(self._device_plans.pop(next(iter(self._device_plans))))
             env = bind_shapes(self.manifest.inputs, shapes)
+            check_requirements(self.manifest.requirements, env)
             plan = self._device_plans[shapes] = self._device.plan(env)
         return plan.run(arrays, seconds)
 

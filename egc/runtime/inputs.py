@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from egc.errors import InputError, Problems
-from egc.ir.dims import DimError, evaluate, parse_dim
-from egc.runtime.manifest import Port
+from egc.ir.dims import DimError, evaluate, parse_dim, symbols_of
+from egc.runtime.manifest import DimText, Port, Requirement
 
 _HEADLINE = "the inputs do not fit the model"
 
@@ -76,6 +76,30 @@ def bind_shapes(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]]) -> dic
     env = _bind([port for port, _ in tensors], [shape for _, shape in tensors], problems)
     problems.raise_if_any(InputError, _HEADLINE)
     return env
+
+
+def check_requirements(requirements: Sequence[Requirement], env: Mapping[str, int]) -> None:
+    """InputError where extents contradict what the program relies on, as far as `env` settles it."""
+    problems = Problems()
+    for requirement in requirements:
+        left, right = _value(requirement.left, env), _value(requirement.right, env)
+        if left is None or right is None:
+            continue
+        if left != right if requirement.relation == "==" else left > right:
+            problems.add(
+                "the extents of the inputs do not fit together",
+                where=requirement.where or None,
+                why=f"{requirement.left} {requirement.relation} {requirement.right} is needed;"
+                f" they are {left} and {right}",
+            )
+    problems.raise_if_any(InputError, _HEADLINE)
+
+
+def _value(dim: DimText, env: Mapping[str, int]) -> int | None:
+    if isinstance(dim, int):
+        return dim
+    parsed = parse_dim(dim)
+    return evaluate(parsed, env) if symbols_of(parsed) <= env.keys() else None
 
 
 def _as_array(port: Port, dtype: np.dtype, value: Any, problems: Problems) -> np.ndarray | None:

@@ -96,6 +96,16 @@ Step: TypeAlias = "KernelStep | HostStep"
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """`left relation right` (`==` or `<=`) has to hold for the dims of a run; `where` names ONNX nodes."""
+
+    left: DimText
+    relation: Literal["==", "<="]
+    right: DimText
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """How many ONNX nodes are compiled, and the names of those that run on the host."""
 
@@ -122,6 +132,7 @@ class Manifest:
     functions: Mapping[str, int]
     coverage: Coverage
     arena_bytes: int | None = None
+    requirements: tuple[Requirement, ...] = ()
 
     def root(self, buffer: int) -> int:
         """The buffer whose bytes `buffer` shows: itself, or what a chain of views leads to."""
@@ -177,6 +188,9 @@ def _read(data: dict[str, Any]) -> Manifest:
         functions=dict(data["functions"]),
         coverage=Coverage(data["coverage"]["compiled"], tuple(data["coverage"]["host"])),
         arena_bytes=data["arena_bytes"],
+        requirements=tuple(
+            Requirement(r["left"], r["relation"], r["right"], r["where"]) for r in data["requirements"]
+        ),
     )
 
 
@@ -218,6 +232,11 @@ def _check(manifest: Manifest) -> None:
     for port in (*manifest.inputs, *manifest.outputs):
         _check_buffers(manifest, (port.buffer,))
         _check_dims(port.shape, known)
+    for requirement in manifest.requirements:
+        sides = (requirement.left, requirement.right)
+        _check_dims(tuple(dim for dim in sides if isinstance(dim, str)), known)
+        if requirement.relation not in ("==", "<="):
+            raise ValueError(f"there is no relation {requirement.relation!r}")
     for step in manifest.steps:
         if isinstance(step, KernelStep):
             _check_buffers(manifest, step.arguments)

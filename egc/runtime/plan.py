@@ -16,6 +16,7 @@ from egc.ir.dims import evaluate, parse_dim, symbols_of
 from egc.ir.types import numpy_dtype
 from egc.runtime import abi
 from egc.runtime.host import HostError
+from egc.runtime.inputs import check_requirements
 from egc.runtime.manifest import DimText, HostStep, KernelStep, Manifest
 from egc.runtime.memory import align, live_ranges, plan_arena
 from egc.runtime.native import NativeCode, address_of, allocate
@@ -107,6 +108,7 @@ class Plan:
         self.values: dict[int, Any] = {}  # what host steps have made, by buffer
         self._late_memory: list[np.ndarray] = []
         manifest = program.manifest
+        check_requirements(manifest.requirements, self.env)
         self.shapes: list[tuple[int, ...] | None] = [
             None if program.is_late(b.shape) else self._shape(b.shape) for b in manifest.buffers
         ]
@@ -283,6 +285,7 @@ class Plan:
     def _bind(self, values: Mapping[str, int]) -> None:
         """Give late symbols their values; buffers that depend on them get memory of their own."""
         self.env.update(values)
+        check_requirements(self.program.manifest.requirements, self.env)
         for i, buffer in enumerate(self.program.manifest.buffers):
             if self.shapes[i] is not None or not self._is_bound(buffer.shape):
                 continue
