@@ -106,7 +106,9 @@ def round_up(ctx: Context, x: str, windows: Windows) -> Windows:
     A window that would start in the padding at the end does not count.
     """
     high = []
-    for i, extent in enumerate(ctx.static_shape(x)[2:]):
+    for i, extent in enumerate(ctx.shape(x)[2:]):
+        if not isinstance(extent, int):
+            raise NotCompiled(f"ceil_mode needs known spatial extents, not {ctx.type(x)}")
         low, stride, span = windows.low[i], windows.strides[i], windows.spans[i]
         padded = extent + low + windows.high[i]
         count = ceildiv(padded - span, stride) + 1

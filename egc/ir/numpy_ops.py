@@ -209,7 +209,7 @@ def _gather_nd(x: Array, indices: Array, *, batch_dims: int) -> Array:
     flat = x.reshape(math.prod(batch), *x.shape[batch_dims:])
     rows = indices.reshape(math.prod(batch), -1, depth).astype(np.int64)
     picked = flat[(np.arange(len(flat))[:, None], *np.moveaxis(rows, -1, 0))]
-    return picked.reshape(*indices.shape[:-1], *x.shape[batch_dims + depth :])
+    return picked.reshape((*indices.shape[:-1], *x.shape[batch_dims + depth :]))
 
 
 def _update(out: Array, index: tuple[Array, ...], updates: Array, fn: str) -> Array:
