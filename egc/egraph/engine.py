@@ -34,6 +34,7 @@ PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 FACTS = "facts"
 FUSION = "fuse"  # runs after extraction, on the chosen graph
+_STATED = ("shape", "dtype")  # the facts that type inference states between phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,10 @@ class _Run:
         self.growth: list[Growth] = []
 
     def run_phases(self) -> None:
-        """Tell egglog the rules and the graph, then run every phase."""
-        self.command(*Emitter().program(self.book.declarations, self.book.rules))
+        """Tell egglog the rules that can fire and the graph, then run every phase."""
         self.encoded = encode(self.graph, self.terms)
+        live = self.book.live({*self.terms.heads, *_STATED})
+        self.command(*Emitter().program(live.declarations, live.rules))
         self.command(*self.encoded.commands)
         for phase, rulesets in self.phases:
             self.phase(phase, rulesets)

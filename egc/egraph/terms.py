@@ -14,15 +14,19 @@ from egc.ir.scalar import FUNCTIONS
 
 
 class Terms:
-    """A factory of egglog syntax. ``bindings`` is the module ``egglog.bindings``."""
+    """A factory of egglog syntax. ``bindings`` is the module ``egglog.bindings``; ``heads`` has the head
+    of every term that was built.
+    """
 
     def __init__(self, bindings: Any) -> None:
         self.bindings = bindings
         self._span = bindings.RustSpan("egc", 0, 0)
         self._nullary: dict[str, Any] = {}
+        self.heads: set[str] = set()
 
     def call(self, name: str, *args: Any) -> Any:
         """The term ``(name args…)``."""
+        self.heads.add(name)
         return self.bindings.Call(self._span, name, list(args))
 
     def literal(self, value: int | float | str | bool) -> Any:

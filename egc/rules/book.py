@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from egc.errors import Problems, UsageError
 from egc.resources import shipped_rules
@@ -19,7 +19,7 @@ from egc.rules.environment import Environment
 from egc.rules.notes import ACCURACIES, Notes, read_notes
 from egc.rules.primitives import SIGNATURES
 from egc.rules.reader import read_file
-from egc.rules.rule import Rule, build_rules
+from egc.rules.rule import Rule, build_rules, tables_of
 from egc.rules.sorts import Inference
 
 
@@ -65,6 +65,23 @@ class RuleBook:
         """The book for an e-graph that runs `rulesets`: all declarations, and the rules of these rulesets."""
         wanted = set(rulesets)
         return replace(self, rules=tuple(r for r in self.rules if r.ruleset in wanted))
+
+    def live(self, tables: Iterable[str]) -> RuleBook:
+        """The book without the rules that can never fire in an e-graph that starts with rows in `tables`.
+
+        A rule is alive when every table that its premises search has rows at the start, or from a
+        declaration, or may get them from a rule that is alive.
+        """
+        filled = set(tables)
+        for declaration in self.declarations:
+            if isinstance(declaration, get_args(s.Action)):
+                filled |= tables_of(s.action_exprs(declaration))
+        dead, alive = list(self.rules), set[str]()
+        while firing := [rule for rule in dead if rule.needs <= filled]:
+            alive |= {rule.name for rule in firing}
+            filled = filled.union(*(rule.makes for rule in firing))
+            dead = [rule for rule in dead if rule.name not in alive]
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.name in alive))
 
 
 @dataclass

@@ -4,8 +4,9 @@ variable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 
 from egc.rules import syntax as s
@@ -54,6 +55,22 @@ class Rule:
     def location(self) -> str:
         """`file:line` of the rule."""
         return f"{self.span.source.name}:{self.span.line}"
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The tables that the premises search: the rule cannot fire while one of them is empty."""
+        return tables_of(e for fact in self.premises for e in s.fact_exprs(fact))
+
+    @cached_property
+    def makes(self) -> frozenset[str]:
+        """The tables that the actions may add rows to."""
+        return tables_of(e for action in self.actions for e in s.action_exprs(action))
+
+
+def tables_of(exprs: Iterable[s.Expr]) -> frozenset[str]:
+    """The tables that the expressions name: constructors, functions and relations."""
+    heads = {e.head for expr in exprs for e in s.walk(expr) if isinstance(e, s.Call)}
+    return frozenset(heads.difference(SIGNATURES))
 
 
 def build_rules(form: s.Form, notes: Notes, environment: Environment) -> tuple[list[Rule], list[Diagnostic]]:

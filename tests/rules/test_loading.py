@@ -97,3 +97,45 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     for name in ("bytes.egg", "absent.egg"):
         with pytest.raises(BadInput, match="cannot read a rule file"):
             load_rules(FILES, extra=[tmp_path / name])
+
+
+LIVE = """
+(sort T)
+(constructor A (T) T)
+(constructor B (T) T)
+(constructor C (T) T)
+(constructor Leaf (i64) T)
+(relation given (i64))
+(given 3)
+(ruleset r)
+;; math: a = b
+;; class: exact
+;; example: (A x) => (B x)
+(rewrite (A x) (B x) :ruleset r :name "a-to-b")
+;; math: b = c
+;; class: exact
+;; example: (B x) => (C x)
+(rewrite (B x) (C x) :ruleset r :name "b-to-c")
+;; math: leaf(3) = b(leaf(3))
+;; class: exact
+;; example: (Leaf 3) => (B (Leaf 3))
+(rule ((given n) (= e (Leaf n))) ((union e (B (Leaf n)))) :ruleset r :name "leaf")
+"""
+
+
+@pytest.mark.parametrize(
+    ("tables", "alive"),
+    [
+        ((), []),
+        (("C",), []),
+        (("B",), ["b-to-c"]),
+        (("A",), ["a-to-b", "b-to-c"]),
+        (("Leaf",), ["b-to-c", "leaf"]),  # what a declaration states counts, too
+    ],
+)
+def test_only_rules_whose_premises_can_get_rows_are_alive(
+    tmp_path: Path, tables: tuple[str, ...], alive: list[str]
+) -> None:
+    file = tmp_path / "live.egg"
+    file.write_text(LIVE)
+    assert [rule.name for rule in load_rules([file]).live(tables).rules] == alive
