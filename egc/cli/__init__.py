@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"egc {egc.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for name in COMMANDS:
+    words = sys.argv[1:] if argv is None else argv
+    # Whoever names a command waits for its imports alone.
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
         importlib.import_module(f"egc.cli.{name}").add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

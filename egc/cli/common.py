@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from egc.errors import BadInput, Problems, UsageError
 
@@ -108,11 +108,12 @@ def is_artifact(path: Path) -> bool:
 @contextmanager
 def progress(text: str) -> Iterator[None]:
     """Say that long work is going on, on a terminal only."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(text):
-            yield
-    else:
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # 20 ms that a script need not wait for
+
+    with Console(stderr=True).status(text):
         yield
 
 

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from egc.cli.common import add_compile_options, compiled_model, options_of
 from egc.errors import UsageError
 
@@ -66,19 +64,18 @@ def main(args: argparse.Namespace) -> int:
 
 def print_report(report: dict[str, Any]) -> None:
     """The report for people: what came in, what came out, what was spent."""
-    console = Console(highlight=False)
-    console.print(
+    print(
         f"{report['model']}: {report['nodes']} ONNX nodes → {report['steps']} kernel calls"
         f" ({report['kernels']} distinct kernels)"
     )
     if report["host"]:
         names = ", ".join(report["host"][:8]) + (" …" if len(report["host"]) > 8 else "")
-        console.print(f"on the host, by onnx.reference: {len(report['host'])} nodes: {names}")
+        print(f"on the host, by onnx.reference: {len(report['host'])} nodes: {names}")
     costs = ", ".join(f"{name} {seconds * 1e3:.3f} ms" for name, seconds in report["extraction"].items())
-    console.print(f"estimated by extraction: {costs}")
+    print(f"estimated by extraction: {costs}")
     for growth in report["saturation"]:
         if growth["stopped"] != "saturated":
-            console.print(f"phase {growth['phase']} stopped: {growth['stopped']}")
+            print(f"phase {growth['phase']} stopped: {growth['stopped']}")
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in report["seconds"].items())
-    console.print(f"compiled in {sum(report['seconds'].values()):.2f} s ({stages})")
-    console.print(f"wrote {report['artifact']}, {report['bytes'] / 2**20:.1f} MiB")
+    print(f"compiled in {sum(report['seconds'].values()):.2f} s ({stages})")
+    print(f"wrote {report['artifact']}, {report['bytes'] / 2**20:.1f} MiB")
