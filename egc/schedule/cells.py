@@ -19,6 +19,7 @@ from egc.rules.bindings import egglog_bindings, run_commands
 from egc.schedule.provenance import Derivation
 
 RULESET = "loops"
+_ROOT = "egc-nest"  # the relation that holds the nest of all loops
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Saturator:
         self.span = bindings.RustSpan("loops", 0, 0)
         self.book = book.only({RULESET})
         self.recorded = {rule.name: rule for rule in self.book.rules}
-        self.run_commands(*self.book.commands())
+        self.run_commands(*self.book.commands(), *self.egraph.parse_program(f"(relation {_ROOT} (Nest))"))
         self.push, self.pop, self.step = (
             self.egraph.parse_program(text)[0] for text in ("(push)", "(pop)", f"(run {RULESET} 1)")
         )
@@ -163,7 +164,7 @@ class Saturator:
             for axis, extent in reversed(loops):
                 body = self._call("For", axis, 1, extent, self._call("Whole"), body)
             term = body if term is None else self._call("Then", body, term)
-        commands = [eg.ActionCommand(eg.Expr_(span, self._call("outermost", term)))]
+        commands = [eg.ActionCommand(eg.Expr_(span, self._call(name, term))) for name in (_ROOT, "outermost")]
         for relation, rows in facts.rows.items():
             commands += [eg.ActionCommand(eg.Expr_(span, self._call(relation, *row))) for row in rows]
         return commands
@@ -230,7 +231,7 @@ class Reader:
                 cell = self.cell(head, row.inputs)
                 self.terms[cell] = (head, tuple(row.inputs))
                 found.setdefault(self.number(row.output), []).append(cell)
-        self.root = self._root(found)
+        self.root = self.number(self.tables[_ROOT].rows[0].inputs[0])
         return {eclass: tuple(cells) for eclass, cells in found.items()}
 
     def cell(self, head: str, inputs: Sequence[Any]) -> Cell:
@@ -254,24 +255,9 @@ class Reader:
                 )
         return Then(self.number(inputs[0]), self.number(inputs[1]))
 
-    def _root(self, cells: Mapping[int, Sequence[Cell]]) -> int:
-        """The e-class that is nobody's child, of those marked outermost."""
-        children = {child for of_class in cells.values() for cell in of_class for child in _children(cell)}
-        roots = [self.number(row.inputs[0]) for row in self.tables["outermost"].rows]
-        return next(root for root in roots if root not in children)
-
     def rules_of(self, chosen: Sequence[Cell], rules: Sequence[Any]) -> tuple[str, ...]:
         """The names of the rules on the way to the chosen cells, in file order."""
         literals = {number: value for value, number in self.integers.items()}
         derivation = Derivation(self.tables, literals, rules)
         names = derivation.rules_of([self.terms[cell] for cell in chosen])
         return tuple(rule.name for rule in rules if rule.name in names)
-
-
-def _children(cell: Cell) -> tuple[int, ...]:
-    match cell:
-        case For(child=child):
-            return (child,)
-        case Then(first=first, second=second):
-            return (first, second)
-    return ()

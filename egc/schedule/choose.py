@@ -69,6 +69,8 @@ class Chooser:
     def front(self, eclass: int) -> list[State]:
         """The states of an e-class worth keeping."""
         if eclass not in self.fronts:
+            # Loops of one iteration may stand round what they are equal to: the way back leads nowhere.
+            self.fronts[eclass] = []
             states: list[State] = []
             for cell in self.graph.cells[eclass]:
                 states += self.states(eclass, cell)

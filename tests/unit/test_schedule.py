@@ -181,6 +181,16 @@ def test_the_rules_of_a_matrix_product_are_named() -> None:
     assert "loop-vectorise-sum" not in found.rules
 
 
+def test_where_integers_use_the_ports_of_multiply_adds_a_loop_does_more_each_time() -> None:
+    machine = load_machine("golden-cove-avx512")
+    free = replace(machine, core=replace(machine.core, loop_hidden=1.0))
+    steps = []
+    for one in (machine, free):
+        nest = schedule(REAL["product-128x768x3072"], one, threads=1).nest
+        steps.append(max(loop.step for loop in nest.stages[0] if loop.axis == "k"))
+    assert steps == [2, 1]
+
+
 def test_panels_are_as_wide_as_the_tile() -> None:
     nest = schedule(REAL["product-128x768x3072"], load_machine("zen5-avx512"), threads=2).nest
     (pack,) = nest.packs
@@ -232,6 +242,19 @@ def test_disabled_rules_do_nothing() -> None:
 def test_no_nest_without_the_rules_for_one() -> None:
     with pytest.raises(CompileError, match="no loop nest was found for the kernel product"):
         kinds(make.product(64, 64, 64), disabled=["loop-sequential", "loop-tile", "loop-unroll"])
+
+
+def test_a_nest_may_contain_what_it_equals(tmp_path: Path) -> None:
+    """A tile longer than its axis is one iteration of a loop round the whole axis."""
+    path = tmp_path / "long-tile.egg"
+    rule = (
+        "(rewrite (For a 1 n (Whole) r) (For a (* 4 t) n (Seq) (For a t (* 4 t) (Seq) (For a 1 t (Unroll) r)))"
+        ' :when ((tile a t) (extent a n)) :ruleset loops :name "long-tile")'
+    )
+    path.write_text(f";; class: exact\n{rule}\n", encoding="utf-8")
+    book = load_rules([data_folder("rules") / "loops.egg"], extra=[path])
+    kernel = make.product(6, 8, 32)
+    check_nest(schedule(kernel, load_machine("x86-64-v4"), threads=1, book=book).nest)
 
 
 def test_long_expressions_have_a_nest() -> None:
