@@ -37,7 +37,8 @@ class Rates:
 class Core:
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
     dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
-    that is not unrolled; `horizontal` is cycles to combine the lanes of a register; `translate` is cycles
+    that is not unrolled, of which the part `loop_hidden` runs beside multiply-adds that leave it ports;
+    `horizontal` is cycles to combine the lanes of a register; `translate` is cycles
     for an access to a page not used lately; `remainder` is what a cut-off tile costs beyond its share, in
     tiles; `spare` registers are left to the code generator.
     """
@@ -54,6 +55,7 @@ class Core:
     gather: float
     scatter: float
     loop: float
+    loop_hidden: float
     horizontal: float
     translate: float
     remainder: float
@@ -175,9 +177,17 @@ def native() -> Machine:
     if "asimd" in features:
         return load_machine("aarch64")
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features:
-        # AVX512_VP2INTERSECT beside AVX_VNNI tells a Zen 5, which has two full 512-bit multiply-add pipes.
-        return load_machine("zen5-avx512" if {"avx512_vp2intersect", "avx_vnni"} <= features else "x86-64-v4")
+        return load_machine(_avx512(features))
     return load_machine("x86-64-v3")
+
+
+def _avx512(features: frozenset[str]) -> str:
+    """The cost model of a processor with AVX-512. The generation shows in a feature that came with it."""
+    if "amx_tile" in features:
+        return "golden-cove-avx512"
+    if {"avx512_vp2intersect", "avx_vnni"} <= features:
+        return "zen5-avx512"
+    return "x86-64-v4"
 
 
 @lru_cache(maxsize=8)

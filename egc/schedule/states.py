@@ -254,7 +254,8 @@ class Extender:
         new = state.copy()
         new.phase = phase
         new.loops = (loop, *state.loops)
-        new.compute = (state.compute + max(0.0, core.loop - state.slack)) * trips
+        hidden = min(core.loop * core.loop_hidden, max(0.0, state.slack))
+        new.compute = (state.compute + core.loop - hidden) * trips
         new.slack = 0.0
         new.l1 = state.l1 * trips
         new.traffic = tuple(traffic)

@@ -53,6 +53,7 @@ class TileModel:
         stage, core = self.stage, self.machine.core
         partials = self.points(stage.parallel) if stage.combine else 0.0
         steps = self.points(stage.reduction)
+        looped = any(self.spans.get(axis, 1) < stage.extents[axis] for axis in stage.reduction)
         value = sum(self.work(work) for work in stage.reducing)
         combining = stage.combine * partials * steps
         reads, cycles_in = self.traffic(reduced=True)
@@ -61,6 +62,8 @@ class TileModel:
         if self.across:
             finishing += core.horizontal * partials
         needed = partials + self.operands() + (2 if value else 1) if stage.combine else 0
+        # The code generator begins one step of an unrolled reduction before it has ended the one before.
+        needed += 1 if steps > 1 and looped and not self.across else 0
         crowded = needed > core.registers - core.spare
         long = value + combining + reads + moves + finishing > self.machine.tiles.instructions
         # What is computed for a single point has to be computed, however long it is.
@@ -69,7 +72,6 @@ class TileModel:
         busy = (value + combining) / core.fma
         issue = (value + combining + reads) / core.issue
         # The partial results of one straight-line tile do not wait for those of the next one.
-        looped = any(self.spans.get(axis, 1) < stage.extents[axis] for axis in stage.reduction)
         chain = stage.chain * steps if looped else 0.0
         return TileCost(
             max(busy, issue, chain),

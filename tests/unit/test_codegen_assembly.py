@@ -10,6 +10,9 @@ from egc.codegen.compile import assembly
 from egc.codegen.emit import emit
 from egc.codegen.target import Target, parse_arch
 from egc.ir.nest import Nest
+from egc.machine import load_machine
+from egc.schedule import schedule
+from tests.support import scheduling as make
 from tests.support.nests import convolution, product
 
 
@@ -39,6 +42,21 @@ def test_matrix_product(arch: str, rows: int, columns: int, lanes: int) -> None:
     assert not [line for line in body if re.match(r"(vmovups|vmovaps)\s+%\w+,.*\(", line)], "the loop stores"
     # One load for each row and each vector of columns, and little to count and to address.
     assert len(body) <= tile + rows + columns // lanes + 5
+
+
+@pytest.mark.parametrize("machine", ["x86-64-v4", "zen5-avx512", "golden-cove-avx512"])
+def test_the_tile_that_the_scheduler_chooses_fits_the_registers(machine: str) -> None:
+    for kernel in (
+        make.product(128, 768, 768),
+        make.convolution(30, 128, 128, 3),
+        make.convolution(9, 512, 512, 3),
+    ):
+        nest = schedule(kernel, load_machine(machine), threads=1).nest
+        body = inner_loop(nest, parse_arch("x86-64-v4"), "vfmadd")
+        assert sum("vfmadd" in line for line in body) >= 20
+        assert not [line for line in body if re.search(r"zmm.*rsp|rsp.*zmm", line)], (
+            "the loop spills registers"
+        )
 
 
 def test_the_guard_of_a_convolution_costs_its_inner_loop_nothing() -> None:

@@ -8,7 +8,7 @@ from egc.errors import BadInput, UsageError
 from egc.machine import load_machine, native
 from egc.resources import cost_model
 
-CPUS = ["aarch64", "x86-64-v3", "x86-64-v4", "zen5-avx512"]
+CPUS = ["aarch64", "golden-cove-avx512", "x86-64-v3", "x86-64-v4", "zen5-avx512"]
 
 
 @pytest.mark.parametrize("name", CPUS)
