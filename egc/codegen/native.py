@@ -21,7 +21,10 @@ _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_i
 
 
 class NativeKernel:
-    """The machine code of one kernel, mapped into this process."""
+    """The machine code of one kernel, mapped into this process: `call` it with the addresses of the
+    parameters and of the symbolic dims, the thread's number and how many threads there are; `address` is
+    where it stands.
+    """
 
     def __init__(self, kernel: CompiledKernel, target: Target) -> None:
         self.kernel = kernel
@@ -30,7 +33,8 @@ class NativeKernel:
         self._memory = mmap.mmap(-1, size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._memory.write(linked.code)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._function = _SIGNATURE(base + linked.symbols[kernel.name])
+        self.address: int = base + linked.symbols[kernel.name]
+        self.call = _SIGNATURE(self.address)
 
     def bind(
         self, arrays: Sequence[np.ndarray], symbols: Sequence[str], dims: Mapping[str, int], threads: int = 1
@@ -46,7 +50,7 @@ class NativeKernel:
 
         def call(thread: int) -> None:
             assert keep
-            self._function(pointers, values, thread, threads)
+            self.call(pointers, values, thread, threads)
 
         return call
 
