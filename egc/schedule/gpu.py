@@ -296,7 +296,10 @@ def device_facts(
         stages.append(tuple((axis, model.extents[axis]) for axis in order))
         for axis in order:
             add("extent", axis, model.extents[axis])
-            add("reduction" if axis in model.reduction else "parallel", axis)
+            if axis in model.reduction:
+                add("reduction", axis)
+            elif not model.ordered:
+                add("parallel", axis)
         for axis in model.parallel:
             if axis in shared:
                 add("shared", axis)

@@ -11,5 +11,14 @@ premises, and both sides are evaluated by :mod:`egc.ir.evaluate`.
     compare.py     both sides' values, by the rule's class
     search.py      the search for a counterexample, and its shrinking
     check.py       what `egc rules check` prints of it
+    show.py        arrays as it prints them
     cost.py        a rule's matches and time on a small and a large graph (workload.py)
+
+Rules of loop nests are tried out on the nests of small kernels, one step after another:
+
+    nest_cases.py  kernels, data, and the facts that a compiler would state of their loops
+    nest_terms.py  a rule's match → the nests before and after it
+    nest_run.py    a nest → the points that it computes, in order, and what comes out
+    nests.py       the search for a counterexample
+    nest_report.py what `egc rules check` prints of it
 """

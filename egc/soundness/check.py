@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +14,13 @@ from egc.rules.diagnostics import Diagnostic
 from egc.rules.lint import keyword_span
 from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
+from egc.soundness.nest_report import check_nests
 from egc.soundness.plan import LEAVES, Plan, evaluate
 from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, find_definitions
 from egc.soundness.search import Failure, Result, Searcher
+from egc.soundness.show import SHOWN, show
 
 INSTANTIATED = ("T", "Multi", "Fn", "Dim", "Perm")  # sorts whose values have a meaning in numpy
-SHOWN = 24  # elements of a tensor that a counterexample prints
 
 
 def knowledge_of(loaded: Loaded) -> Knowledge:
@@ -32,13 +32,13 @@ def knowledge_of(loaded: Loaded) -> Knowledge:
 
 
 def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
-    """Look for a counterexample of every rule of ``rules`` that claims something of tensors."""
+    """Look for a counterexample of every rule of ``rules`` that claims something of tensors or loop nests."""
     knowledge = knowledge_of(loaded)
     found = undefined({rule.span.source.name for rule in rules}, knowledge)
     for rule in rules:
         if claims_something(rule, knowledge):
             found.extend(findings(rule, Searcher(rule, knowledge).run()))
-    return found
+    return found + check_nests(rules, loaded)
 
 
 def undefined(files: AbstractSet[str], knowledge: Knowledge) -> list[Diagnostic]:
@@ -150,19 +150,3 @@ def _attribute(plan: Plan, failure: Failure, name: str) -> str | None:
     if isinstance(value, Perm):
         value = value.axes
     return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def show(array: Any) -> str:
-    """An array in one line."""
-    array = np.asarray(array)
-    if array.size > SHOWN:
-        array = array.ravel()[:SHOWN]
-        return f"{_text(array)[:-1]}, …] (flat)"
-    return _text(array)
-
-
-def _text(array: Any) -> str:
-    if array.dtype.name not in np.sctypeDict:
-        array = array.astype(np.float32)
-    text = np.array2string(array, separator=", ", max_line_width=10**9, threshold=10**9)
-    return " ".join(text.split())

@@ -52,7 +52,7 @@ class Knowledge:
 
     def is_tensor(self, head: str) -> bool:
         """Whether ``head`` makes tensors."""
-        return _makes_tensors(self.environment, head)
+        return _makes(self.environment, head, ("T", "Multi"))
 
     def expanded(self, expr: s.Expr) -> s.Expr:
         """``expr`` with the constructors that have a definition replaced by it."""
@@ -246,15 +246,18 @@ def _renamed(fact: s.Fact, names: Mapping[str, s.Expr]) -> s.Fact:
     return s.substitute(fact, env)
 
 
-def _makes_tensors(environment: Environment, head: str) -> bool:
+def _makes(environment: Environment, head: str, sorts: Sequence[str]) -> bool:
     operator = environment.operators.get(head)
-    return operator is not None and operator.kind is Kind.CONSTRUCTOR and operator.output in ("T", "Multi")
+    return operator is not None and operator.kind is Kind.CONSTRUCTOR and operator.output in sorts
 
 
 def find_definitions(
-    environment: Environment, rules: Sequence[Rule], known: Iterable[str]
+    environment: Environment,
+    rules: Sequence[Rule],
+    known: Iterable[str],
+    sorts: Sequence[str] = ("T", "Multi"),
 ) -> dict[str, Definition]:
-    """The definitions of tensor constructors that are not ``known``: the first rule that equates
+    """The definitions of constructors of ``sorts`` that are not ``known``: the first rule that equates
     ``(name x…)``, its arguments distinct variables,
     with a term over no other variables and of constructors that are known by then.
     """
@@ -266,12 +269,12 @@ def find_definitions(
         for side, body in ((rule.left, rule.right), (rule.right, rule.left)):
             if not isinstance(side, s.Call) or side.head in known or side.head in found:
                 continue
-            if not _makes_tensors(environment, side.head):
+            if not _makes(environment, side.head, sorts):
                 continue
             params = [arg.name for arg in side.args if isinstance(arg, s.Var)]
             names = {part.name for part in s.walk(body) if isinstance(part, s.Var)}
             heads = {part.head for part in s.walk(body) if isinstance(part, s.Call)}
-            unknown = {h for h in heads if _makes_tensors(environment, h)} - known - set(found)
+            unknown = {h for h in heads if _makes(environment, h, sorts)} - known - set(found)
             if len(set(params)) == len(side.args) and names <= set(params) and not unknown:
                 found[side.head] = Definition(side.head, tuple(params), body)
     return found
