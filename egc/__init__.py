@@ -57,7 +57,8 @@ def compile(
     with paused():
         from pathlib import Path
 
-        from egc.compiler import Options, compile_model
+        from egc.compiler import compile_model
+        from egc.options import Options
         from egc.runtime.session import Session
 
         options = Options(

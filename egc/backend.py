@@ -23,11 +23,12 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
-from egc.codegen.jobs import Workshop
-from egc.compiler import Options, compile_model
+from egc.codegen.workshop import Workshop
+from egc.compiler import compile_model
 from egc.errors import BadInput, InputError
 from egc.frontend.importer import import_model
 from egc.frontend.structural import structural_inputs
+from egc.options import Options
 from egc.runtime.session import Session
 
 # How many sets of values a representation keeps programs for.

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egc.codegen.jobs import BuiltKernel, RuleChoice, Workshop
 from egc.codegen.link import link
 from egc.codegen.program import CompiledKernel, Program, assemble
-from egc.codegen.target import Target, parse_arch
+from egc.codegen.target import Target, check_arch, parse_arch
+from egc.codegen.workshop import Workshop
 from egc.collector import paused
 from egc.egraph import Budget, Snapshot, legal_fusions, saturate
 from egc.errors import UsageError
@@ -27,32 +27,17 @@ from egc.frontend.load import Source
 from egc.ir.graph import Graph
 from egc.kernels import HostCall, KernelCall, build_kernels
 from egc.machine import Machine, Rates, load_machine, machine_for
+from egc.options import Options, RuleChoice
 from egc.rules import RuleBook, load_rules
 from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
 if TYPE_CHECKING:
     from egc.codegen.gpu import BuiltDevice
+    from egc.codegen.jobs import BuiltKernel
 
 # How a time budget is shared out; kernels get what is left.
 _SATURATION_SHARE, _EXTRACTION_SHARE = 0.3, 0.1
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may choose; the command line has an option for each. ``time_budget`` is in seconds."""
-
-    target: str = "cpu"
-    arch: str = "native"
-    threads: int | None = None
-    rules: tuple[Path, ...] = ()
-    disable_rules: tuple[str, ...] = ()
-    cost_model: str | None = None
-    accuracy: str = "default"
-    shapes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
-    time_budget: float = 60.0
-    ilp_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +107,7 @@ def compile_model(
     if options.target not in ("cpu", "gpu"):
         raise UsageError(f"unknown target {options.target!r}", hint="--target cpu or --target gpu")
     clock = _Clock()
-    target, machine = _target(options)
+    machine = _machine(options)
     # Worker processes start now, while this one reads the model.
     with nullcontext(workshop) if workshop else Workshop() as workshop:
         with clock("rules"):
@@ -139,8 +124,9 @@ def compile_model(
             calls = kernels_of(graph, book)
         threads = options.threads or default_threads()
         with clock("codegen"):
+            target = _target(options, workshop)
             kernels: Mapping[str, BuiltKernel | BuiltDevice]
-            rules = RuleChoice(options.accuracy, options.disable_rules, options.rules)
+            rules = options.rule_choice
             if isinstance(machine, GpuMachine):
                 from egc.codegen.gpu import build_gpu  # 10 ms that compiling for a CPU need not wait for
 
@@ -176,15 +162,23 @@ def kernels_of(graph: Graph, book: RuleBook) -> tuple[KernelCall | HostCall, ...
     return build_kernels(graph, legal_fusions(graph, book))
 
 
-def _target(options: Options) -> tuple[Target, Machine | GpuMachine]:
-    """What code is generated for, and the cost model that chooses it."""
+def _machine(options: Options) -> Machine | GpuMachine:
+    """The cost model that chooses the code. Raises UsageError for an architecture that is not known."""
     if options.target == "gpu":
         from egc.codegen.gpu import parse_gpu_arch
 
-        gpu = parse_gpu_arch(options.arch)
-        return gpu, load_gpu_machine(options.cost_model or gpu.arch)
-    target = parse_arch(options.arch)
-    return target, load_machine(options.cost_model) if options.cost_model else machine_for(target.arch)
+        return load_gpu_machine(options.cost_model or parse_gpu_arch(options.arch).arch)
+    check_arch(options.arch)
+    return load_machine(options.cost_model) if options.cost_model else machine_for(options.arch)
+
+
+def _target(options: Options, workshop: Workshop) -> Target:
+    """What code is generated for; a worker, which has LLVM, knows what this machine is."""
+    if options.target == "gpu":
+        from egc.codegen.gpu import parse_gpu_arch
+
+        return parse_gpu_arch(options.arch)
+    return workshop.native() if options.arch == "native" else parse_arch(options.arch)
 
 
 def build_cpu(

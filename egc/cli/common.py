@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from egc.errors import BadInput, Problems, UsageError
+from egc.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from egc.compiler import Compiled, Options
+    from egc.compiler import Compiled
     from egc.runtime.session import Session
 
 SEED = 0
@@ -70,8 +71,6 @@ def _positive(text: str) -> int:
 
 def options_of(args: argparse.Namespace) -> Options:
     """The compiler's options that the command line gave."""
-    from egc.compiler import Options
-
     return Options(
         target=args.target,
         arch=args.arch,
@@ -119,10 +118,13 @@ def progress(text: str) -> Iterator[None]:
 
 def compiled_model(path: Path, options: Options) -> Compiled:
     """Compile a model file, with progress on a terminal."""
-    from egc.compiler import compile_model
+    from egc.codegen.workshop import Workshop
 
-    with progress(f"compiling {path.name} …"):
-        return compile_model(path, options)
+    # The workers import what they need while this process imports the compiler.
+    with Workshop() as workshop, progress(f"compiling {path.name} …"):
+        from egc.compiler import compile_model
+
+        return compile_model(path, options, workshop)
 
 
 def open_session(args: argparse.Namespace) -> Session:

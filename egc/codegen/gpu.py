@@ -9,11 +9,12 @@ from functools import lru_cache
 from time import perf_counter
 
 from egc.codegen.compile import assembly
-from egc.codegen.jobs import RuleChoice, Workshop, loop_rules
+from egc.codegen.jobs import loop_rules
 from egc.codegen.link import LinkedCode
 from egc.codegen.nvptx import emit_device
 from egc.codegen.program import CompiledKernel, Program, assemble
 from egc.codegen.target import Target
+from egc.codegen.workshop import Workshop
 from egc.errors import CompileError, Problem, UsageError
 from egc.frontend.importer import Imported
 from egc.ir.dims import Dim, SymDim
@@ -21,6 +22,7 @@ from egc.ir.graph import Graph
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Nest
 from egc.kernels import HostCall, KernelCall
+from egc.options import RuleChoice
 from egc.runtime.gpu_code import GpuCode, Launch
 from egc.schedule import Scheduled
 from egc.schedule.cells import Saturator

@@ -39,10 +39,14 @@ ARCHITECTURES = (*_KNOWN, "native")
 
 def parse_arch(text: str) -> Target:
     """The target named `text`, one of ARCHITECTURES; UsageError lists them where it is none."""
-    if text == "native":
-        return native()
-    if text in _KNOWN:
-        return _KNOWN[text]
+    check_arch(text)
+    return native() if text == "native" else _KNOWN[text]
+
+
+def check_arch(text: str) -> None:
+    """Raise UsageError where `text` names no target."""
+    if text in ARCHITECTURES:
+        return
     near = difflib.get_close_matches(text, ARCHITECTURES, n=1, cutoff=0.4)
     raise UsageError(
         f"unknown architecture {text!r}",

@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from egc.codegen.gpu import device_saturator
-from egc.codegen.jobs import RuleChoice, Workshop, loop_rules
-from egc.compiler import Options, distinct_kernels, extracted, kernels_of, saturated
+from egc.codegen.jobs import loop_rules
+from egc.codegen.workshop import Workshop
+from egc.compiler import distinct_kernels, extracted, kernels_of, saturated
 from egc.egraph import Snapshot
 from egc.errors import UsageError
 from egc.explain.derive import coverage
@@ -32,6 +33,7 @@ from egc.ir.text import parse_graph
 from egc.ir.types import numpy_dtype
 from egc.kernels import KernelCall
 from egc.machine import Machine, load_machine
+from egc.options import Options, RuleChoice
 from egc.rules import RuleBook, load_rules
 from egc.schedule import schedule
 from egc.schedule.gpu import schedule_device

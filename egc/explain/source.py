@@ -21,7 +21,7 @@ from egc.ir.graph import Constant
 from egc.resources import cost_model, shipped_rules
 
 if TYPE_CHECKING:
-    from egc.compiler import Options
+    from egc.options import Options
 
 Record = dict[str, Any]
 

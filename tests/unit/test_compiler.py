@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import egc
-from egc.compiler import Compiled, Options, compile_model
+from egc.compiler import Compiled, compile_model
 from egc.errors import UsageError
 from egc.explain.emit import emitted
 from egc.ir.evaluate import evaluate
+from egc.options import Options
 from egc.runtime.session import Session
 
 MODELS = Path(__file__).parents[1] / "models"

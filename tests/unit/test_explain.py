@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.make_models import make
 from egc.cli import main
-from egc.compiler import Compiled, Options, compile_model
+from egc.compiler import Compiled, compile_model
 from egc.egraph import legal_fusions, saturate
 from egc.errors import UsageError
 from egc.explain.derive import account, nodes_of
@@ -29,6 +29,7 @@ from egc.extract import extract
 from egc.frontend.importer import import_model
 from egc.kernels import build_kernels
 from egc.machine import native
+from egc.options import Options
 from egc.rules import load_rules
 from egc.runtime.artifact import open_artifact
 

@@ -13,13 +13,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from egc.cli import main
-from egc.compiler import Compiled, Options, compile_model
+from egc.compiler import Compiled, compile_model
 from egc.errors import UsageError
 from egc.explain.again import again, without
 from egc.explain.premises import failure, first_failure
 from egc.explain.source import source_of
 from egc.frontend.importer import import_model
 from egc.ir.graph import Placeholder
+from egc.options import Options
 from egc.resources import data_folder
 from egc.runtime.artifact import open_artifact
 

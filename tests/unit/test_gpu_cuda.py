@@ -10,9 +10,10 @@ import pytest
 
 from egc.codegen.gpu import parse_gpu_arch
 from egc.codegen.nvptx import emit_device
-from egc.compiler import Compiled, Options, compile_model
+from egc.compiler import Compiled, compile_model
 from egc.errors import ArtifactError, InputError, UsageError
 from egc.ir.text import parse_nest
+from egc.options import Options
 from egc.runtime import cuda, cuda_driver
 from egc.runtime.cuda import CudaSession
 from egc.runtime.cuda_driver import DeviceError, Driver, pack_arguments

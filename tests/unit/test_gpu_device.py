@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from egc.compiler import Options, compile_model
+from egc.compiler import compile_model
+from egc.options import Options
 from egc.runtime.cuda_driver import DeviceError, Driver
 from egc.runtime.session import Session
 from tests.support.slice_models import convolutional, perceptron

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper
 
 from egc.cli import main
 from egc.codegen.gpu import GPU_ARCHITECTURES
-from egc.compiler import Compiled, Options, compile_model
+from egc.compiler import Compiled, compile_model
 from egc.errors import ArtifactError, CompileError, UsageError
+from egc.options import Options
 from egc.runtime.artifact import open_artifact
 from egc.runtime.gpu_code import GpuCode
 from egc.runtime.session import Session

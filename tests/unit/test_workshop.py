@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from egc.cache import folder
-from egc.codegen.jobs import Workshop, build_runtime
+from egc.codegen.jobs import build_runtime
 from egc.codegen.target import parse_arch
+from egc.codegen.workshop import Workshop
 from egc.errors import CompileError
 
 
@@ -68,7 +69,7 @@ def test_an_error_of_a_worker_arrives_whole(workshop: Workshop) -> None:
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     script = (
         "import os, signal\n"
-        "from egc.codegen.jobs import Workshop\n"
+        "from egc.codegen.workshop import Workshop\n"
         "workshop = Workshop(1).__enter__()\n"
         "print(workshop._entered().submit(os.getpid).result(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
