@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
-from dataclasses import asdict
+import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 from rich.console import Console
@@ -90,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"wrote {args.html}")
         return 0
     if args.json:
-        print(json.dumps(opened.record, indent=1))
+        print(json.dumps(opened.record, indent=1, ensure_ascii=False))
         return 0
     from egc.explain.find import find
     from egc.explain.text import print_call, print_kernels, print_origin, print_summary
@@ -113,9 +115,24 @@ def main(args: argparse.Namespace) -> int:
 
 
 def plain_console() -> Console:
-    """The terminal, or, where output goes elsewhere, lines that are not cut short."""
+    """The terminal, or, where output goes elsewhere, long lines without blanks at their ends."""
     console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, width=160, file=cast("TextIO", _Trimmed(sys.stdout)))
+
+
+class _Trimmed(io.TextIOBase):
+    """Text on its way to a file, the blanks at the ends of lines taken off."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> int:
+        return self.file.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def measure(opened: _Opened, args: argparse.Namespace) -> list[float]:
@@ -160,15 +177,14 @@ def why_not(opened: _Opened, args: argparse.Namespace) -> int:
     record = opened.record
     nodes, calls = find(record, args.node) if args.node else ([], None)
     answer = answer_of(record, args.why_not, calls)
-    if answer["verdict"] in ("elsewhere", "no match", "budget"):
+    if answer["verdict"] in ("elsewhere", "no match", "budget", "unused"):
         from egc.explain.again import again
-        from egc.explain.premises import failure
+        from egc.explain.asked import asked
 
-        titles = {record["onnx"][i]["title"] for i in nodes}
         with progress("asking the e-graph …"), again(record) as known:
-            answer["failure"] = asdict(failure(known, answer["rule"], titles))
+            answer |= asked(known, answer, {record["onnx"][i]["title"] for i in nodes}, calls)
     if args.json:
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
         print_why_not(record, answer, plain_console())
     return 0
@@ -183,7 +199,7 @@ def ban(opened: _Opened, args: argparse.Namespace) -> int:
     with progress("compiling without it …"), again(opened.record) as known:
         comparison = compare(opened.record, without(known, args.ban), args.ban)
     if args.json:
-        print(json.dumps(comparison, indent=1))
+        print(json.dumps(comparison, indent=1, ensure_ascii=False))
     else:
         print_ban(comparison, plain_console())
     return 0

@@ -5,7 +5,7 @@ This is the only stage that touches egglog for tensor graphs: :mod:`encode` writ
 :mod:`snapshot` reads the result back as plain values.
 """
 
-from egc.egraph.engine import Budget, legal_fusions, saturate
+from egc.egraph.engine import Budget, fusion_facts, legal_fusions, saturate
 from egc.egraph.snapshot import ENode, Growth, Snapshot
 
-__all__ = ["Budget", "ENode", "Growth", "Snapshot", "legal_fusions", "saturate"]
+__all__ = ["Budget", "ENode", "Growth", "Snapshot", "fusion_facts", "legal_fusions", "saturate"]

@@ -68,15 +68,22 @@ def legal_fusions(graph: Graph, book: RuleBook, budget: Budget | None = None) ->
     This runs in an e-graph of its own, in which every e-class has the one e-node that extraction chose, so
     that a rule speaks of what is computed and not of what could have been.
     """
+    reader, name_of = fusion_facts(graph, book, budget)
+    return {
+        (name_of[producer], name_of[consumer]): rule
+        for (producer, consumer), rule in fusions(reader, book).items()
+        if producer in name_of and consumer in name_of
+    }
+
+
+def fusion_facts(
+    graph: Graph, book: RuleBook, budget: Budget | None = None
+) -> tuple[Reader, dict[int, str]]:
+    """The e-graph of :func:`legal_fusions`, and the value of ``graph`` that each of its e-classes is."""
     run = _Run(graph, book, budget or Budget(), ((FUSION, (FUSION,)),))
     run.run_phases()
     reader = Reader(run.egraph)
-    name_of = {eclass: name.partition("#")[0] for name, eclass in run.roots(reader).items()}
-    return {
-        (name_of[producer], name_of[consumer]): rule
-        for (producer, consumer), rule in fusions(reader, run.book).items()
-        if producer in name_of and consumer in name_of
-    }
+    return reader, {eclass: name.partition("#")[0] for name, eclass in run.roots(reader).items()}
 
 
 class _Run:

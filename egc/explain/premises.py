@@ -8,22 +8,23 @@ nearest candidate.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 from egc.egraph import Snapshot
-from egc.egraph.provenance import Provenance
 from egc.egraph.reading import DECODED
 from egc.explain.again import Again
 from egc.explain.terms import TermPrinter
 from egc.rules import Rule
 from egc.rules import syntax as s
 from egc.rules.emit import Emitter
+from egc.rules.environment import Operator
 from egc.rules.primitives import SIGNATURES
 from egc.rules.printer import show
 
+TENSORS = ("T", "Multi")
 _serial = count()  # every query has a ruleset and a relation of its own
 
 
@@ -55,19 +56,41 @@ def first_failure(snapshot: Snapshot, rule: Rule, values: Sequence[str] = ()) ->
     """Where ``rule`` fails, at the values of the model named in ``values`` or anywhere; the furthest it
     gets."""
     assert snapshot.provenance is not None, "a saturated e-graph knows its provenance"
-    prober = _Prober(snapshot, snapshot.provenance, rule)
+    reader, printer = snapshot.provenance.reader, TermPrinter(snapshot)
+
+    def shown(sort: str, value: Any) -> str | None:
+        return printer.described(sort, reader.decode(sort, value)) if sort in DECODED else None
+
+    prober = Prober(reader.egraph, snapshot.provenance.tables.operators, rule, shown, TENSORS)
     starts: list[int | None] = [i for i, name in enumerate(snapshot.roots) if name in values]
-    return max((prober.probe(start) for start in starts or [None]), key=lambda failure: failure.held)
+    return furthest(prober.probe(start) for start in starts or [None])
 
 
-class _Prober:
-    def __init__(self, snapshot: Snapshot, provenance: Provenance, rule: Rule) -> None:
-        self.printer = TermPrinter(snapshot)
-        self.egraph = provenance.reader.egraph
-        self.reader = provenance.reader
-        self.operators = provenance.tables.operators
+def furthest(failures: Iterable[Failure]) -> Failure:
+    """The failure that comes last in its rule's premises, the first of several."""
+    return max(failures, key=lambda failure: failure.held)
+
+
+class Prober:
+    """Tries the premises of one rule on an egglog e-graph. ``terms`` are the sorts whose nested terms become
+    premises of their own; ``shown`` is the text of a value of some sort, None for one that says nothing.
+    """
+
+    def __init__(
+        self,
+        egraph: Any,
+        operators: Mapping[str, Operator],
+        rule: Rule,
+        shown: Callable[[str, Any], str | None],
+        terms: Collection[str],
+    ) -> None:
+        self.egraph = egraph
+        self.operators = operators
         self.rule = rule
+        self.shown = shown
+        self.terms = terms
         self.sorts = dict(rule.variables)
+        self.spelled: dict[str, str] = {"egc-root": "the result"}
         self.atoms = list(self.ordered(list(self.flattened())))
 
     def flattened(self) -> Iterator[s.Fact]:
@@ -88,9 +111,10 @@ class _Prober:
             return expr
         args: list[s.Expr] = []
         for arg, sort in zip(expr.args, self.operators[expr.head].inputs, strict=True):
-            if sort in ("T", "Multi") and isinstance(arg, s.Call):
-                name = s.Var(f"term{next(fresh)}", arg.span)
+            if sort in self.terms and isinstance(arg, s.Call):
+                name = s.Var(f"egc-term{next(fresh)}", arg.span)
                 self.sorts[name.name] = sort
+                self.spelled[name.name] = show(arg)
                 inner.append(s.Eq(name, arg, arg.span))
                 arg = name
             args.append(arg)
@@ -136,7 +160,7 @@ class _Prober:
             rows, found = self.query([*pins, *self.atoms[: held + 1]])
             if not rows:
                 candidate = self.named(names, last[0]) if last else {}
-                return Failure(held, len(self.atoms), show(self.atoms[held]), len(last), candidate)
+                return Failure(held, len(self.atoms), self.text(self.atoms[held]), len(last), candidate)
             last, names = rows, found
         return Failure(len(self.atoms), len(self.atoms), None, len(last), self.named(names, last[0]))
 
@@ -146,7 +170,7 @@ class _Prober:
         if start is None or not isinstance(first, s.Eq):
             return []
         root = next((e for e in s.fact_exprs(first) if isinstance(e, s.Var)), None)
-        if root is None or self.sorts.get(root.name) not in ("T", "Multi"):
+        if root is None or self.sorts.get(root.name) not in self.terms:
             return []
         span = first.span
         return [s.Eq(root, s.Call("Id", (s.Lit(start, span),), span, span), span)]
@@ -171,11 +195,22 @@ class _Prober:
         return self.egraph.freeze().functions[name].rows, names
 
     def named(self, names: Sequence[str], row: Any) -> dict[str, str]:
-        """The variables of a match as text."""
+        """The variables of a match as text; a term within a term goes by its pattern."""
         found = {}
         for name, value in zip(names, row.inputs, strict=True):
-            sort = self.sorts[name]
-            if sort in DECODED:
-                shown = "the result" if name == "egc-root" else name
-                found[shown] = self.printer.value(sort, self.reader.decode(sort, value))
+            if (text := self.shown(self.sorts[name], value)) is not None:
+                found[self.spelled.get(name, name)] = text
         return found
+
+    def text(self, atom: s.Fact) -> str:
+        """An atom as the rule's author would write it: `_` stands for the terms within."""
+        if isinstance(atom, s.Eq):
+            for side, other in ((atom.left, atom.right), (atom.right, atom.left)):
+                if isinstance(side, s.Var) and side.name in self.spelled:
+                    return self.text(other)
+            return f"(= {self.text(atom.left)} {self.text(atom.right)})"
+        if isinstance(atom, s.Var):
+            return "_" if atom.name in self.spelled else atom.name
+        if isinstance(atom, s.Call):
+            return f"({' '.join([atom.head, *map(self.text, atom.args)])})"
+        return show(atom)

@@ -80,6 +80,14 @@ class TermPrinter:
             if not name.startswith("egc-")
         }
 
+    def described(self, sort: str, value: Any) -> str:
+        """A variable's value; a tensor with a term that it is."""
+        text = self.value(sort, value)
+        enodes = self.snapshot.classes.get(value, ()) if sort == "T" else ()
+        if enodes and enodes[0].op not in ("splat", "input", "const"):
+            return f"{text} = {self.enode(enodes[0])}"
+        return text
+
     def value(self, sort: str, value: Any) -> str:
         """A variable's value."""
         if isinstance(value, Term):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,9 @@ from rich.text import Text
 Record = dict[str, Any]
 
 BAR = 24  # characters of the longest bar
+TERMS = ("compute", "traffic", "l1", "l2", "l3", "dram", "conversion", "launch", "total")
+# Alternatives in the graph's e-graph have no loop nests; what extraction decided by is what they differ in.
+SPELLINGS = "Other spellings in the e-graph, by the prices of extraction, which knows no loop nests"
 
 
 def duration(seconds: float | None) -> str:
@@ -20,9 +24,16 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     size = abs(seconds)
+    if size == 0:
+        return "0"
     if size >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1e3:.3g} ms" if size >= 1e-3 else f"{seconds * 1e6:.3g} µs"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def difference(seconds: float) -> str:
@@ -65,8 +76,8 @@ def print_summary(record: Record, console: Console) -> None:
     calls, measured = record["calls"], record.get("measured")
     console.print(Text(record["model"], style="bold"))
     console.print(
-        f"  {len(record['onnx'])} ONNX nodes → {len(calls)} kernel calls"
-        f" of {len(record['kernels'])} distinct kernels"
+        f"  {counted(len(record['onnx']), 'ONNX node')} → {counted(len(calls), 'kernel call')}"
+        f" of {counted(len(record['kernels']), 'distinct kernel')}"
     )
     line = f"  predicted {duration(predicted(record))}"
     if measured:
@@ -96,15 +107,14 @@ def gap(costs: Mapping[str, float]) -> str:
 
 
 def growth_table(record: Record) -> Table:
-    """The e-graph after each phase."""
-    table = plain_table(
-        "phase", "e-nodes", "e-classes", "rounds", "time", "ended", right=("e-nodes", "e-classes", "rounds")
-    )
+    """The e-graph after each phase; an artifact does not know how long a phase took."""
+    timed = any(g["seconds"] is not None for g in record["growth"])
+    columns = ["phase", "e-nodes", "e-classes", "rounds", *(["time"] if timed else []), "ended"]
+    table = plain_table(*columns, right=("e-nodes", "e-classes", "rounds", "time"))
     for g in record["growth"]:
         ended = g["stopped"] if g["stopped"] == "saturated" else Text(f"budget: {g['stopped']}", style="red")
-        table.add_row(
-            g["phase"], str(g["enodes"]), str(g["eclasses"]), str(g["rounds"]), duration(g["seconds"]), ended
-        )
+        cells = [g["phase"], str(g["enodes"]), str(g["eclasses"]), str(g["rounds"])]
+        table.add_row(*cells, *([duration(g["seconds"])] if timed else []), ended)
     return table
 
 
@@ -182,9 +192,13 @@ def print_call(record: Record, index: int, console: Console) -> None:
     rules = f"by {', '.join(kernel['rules'])}" if kernel["rules"] else ""
     heading = f"Loop nest, of {kernel['cells']} cells in its e-graph ({kernel['stopped']})"
     console.print(titled(heading, Text(kernel["nest"]), Text(rules, style="dim")))
-    console.print(titled("Predicted cost", cost_table(kernel["cost"]), measured_line(record, index)))
+    console.print(
+        titled(
+            "Predicted cost, whose terms overlap", cost_table(kernel["cost"]), measured_line(record, index)
+        )
+    )
     console.print(titled("Other loop nests", nest_table(kernel)))
-    console.print(titled("Other spellings in the e-graph", alternative_table(call["alternatives"])))
+    console.print(titled(SPELLINGS, alternative_table(call["alternatives"])))
 
 
 def derivation(record: Record, call: Record) -> RenderableType:
@@ -220,10 +234,15 @@ def chosen(record: Record, call: Record) -> list[str]:
     return lines
 
 
+def ordered(terms: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Cost terms from the core outwards, the total last."""
+    return sorted(terms.items(), key=lambda item: TERMS.index(item[0]) if item[0] in TERMS else len(TERMS))
+
+
 def cost_table(cost: Mapping[str, float]) -> Table:
     """The terms of a predicted cost as bars; terms overlap, so the total is less than their sum."""
-    table = plain_table("term", "seconds", "", right=("seconds",))
-    for name, seconds in cost.items():
+    table = plain_table("term", "time", "", right=("time",))
+    for name, seconds in ordered(cost):
         table.add_row(name, duration(seconds), bar(seconds, max(cost.values())))
     return table
 
@@ -237,21 +256,45 @@ def measured_line(record: Record, index: int) -> Text:
 
 
 def nest_table(kernel: Record) -> RenderableType:
-    """The runners-up of scheduling."""
+    """The runners-up of scheduling: what they cost and where they differ."""
     if not kernel["alternatives"]:
         return Text("there is none")
     table = plain_table("predicted", "difference", "loops", right=("predicted", "difference"))
     for other in kernel["alternatives"]:
         total = other["cost"]["total"]
         table.add_row(
-            duration(total), difference(total - kernel["cost"]["total"]), Text(one_line(other["nest"]))
+            duration(total),
+            difference(total - kernel["cost"]["total"]),
+            Text("\n".join(nest_changes(kernel["nest"], other["nest"]))),
         )
     return table
 
 
-def one_line(nest: str) -> str:
-    """A nest's loops in one line."""
-    return " · ".join(line.strip().removeprefix("for ") for line in nest.splitlines())
+def nest_changes(chosen: str, other: str) -> list[str]:
+    """Where a loop nest differs from the chosen one: loops of some stage, instead of others or moved."""
+    before, after = ([line.strip() for line in nest.splitlines()] for nest in (chosen, other))
+    several = sum(line.startswith("do ") for line in before) > 1
+    found: list[tuple[str, str, str]] = []  # of a stage: the loops that were there, those that are there
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    for tag, i, j, k, n in matcher.get_opcodes():
+        if tag != "equal":
+            stage = next((line.removeprefix("do ") for line in after[n:] if line.startswith("do ")), "")
+            old, new = (" · ".join(map(_loop, lines)) for lines in (before[i:j], after[k:n]))
+            found.append((f"in {stage}: " if several and stage else "", old, new))
+    changes = []
+    for at, (where, old, new) in enumerate(found):
+        if (where, new, old) in found[:at]:
+            continue
+        if (where, new, old) in found[at + 1 :] and not (old and new):
+            changes.append(f"{where}{new or old} further {'out' if new else 'in'}")
+        else:
+            changes.append(f"{where}{new or 'nothing'} instead of {old}" if old else f"{where}also {new}")
+    return changes
+
+
+def _loop(line: str) -> str:
+    """A loop without the word that starts it."""
+    return line.removeprefix("for ")
 
 
 def alternative_table(alternatives: Sequence[Record]) -> RenderableType:
@@ -272,5 +315,5 @@ def alternative_table(alternatives: Sequence[Record]) -> RenderableType:
 
 def main_term(terms: Mapping[str, float]) -> str:
     """The cost term that makes the difference."""
-    name = max(terms, key=lambda key: abs(terms[key]))
+    name = max((name for name, _ in ordered(terms)), key=lambda key: abs(terms[key]))
     return name if terms[name] else ""

@@ -44,12 +44,18 @@ def _left_out(record: Record, rule: str) -> Record:
 
 def _answer(record: Record, rule: str, calls: Sequence[int] | None) -> Record:
     known = record["rules"][rule]
-    answer: Record = {"rule": rule, "at": known["at"], "math": known["math"], "matches": known["matches"]}
+    answer: Record = {
+        "rule": rule,
+        "at": known["at"],
+        "math": known["math"] or known["doc"],
+        "matches": known["matches"],
+    }
+    answer["stage"] = known["stage"]
     among = range(len(record["calls"])) if calls is None else calls
     if chosen := [i for i in among if rule in rules_of_call(record, i)]:
         return answer | {"verdict": "chosen", "calls": chosen, "steps": _steps(record, rule, chosen)}
     if known["stage"] != "graph":
-        return answer | {"verdict": "unused", "stage": known["stage"]}
+        return answer | {"verdict": "unused"}
     if any(rule in record["calls"][i]["lost"] for i in among):
         seconds = _least(record, rule, among)
         return answer | {"verdict": "lost", "seconds": seconds, "lost": _lost(record, rule, calls)}

@@ -257,7 +257,9 @@ class Reader:
 
     def rules_of(self, chosen: Sequence[Cell], rules: Sequence[Any]) -> tuple[str, ...]:
         """The names of the rules on the way to the chosen cells, in file order."""
-        literals = {number: value for value, number in self.integers.items()}
-        derivation = Derivation(self.tables, literals, rules)
-        names = derivation.rules_of([self.terms[cell] for cell in chosen])
+        names = self.derivation(rules).rules_of([self.terms[cell] for cell in chosen])
         return tuple(rule.name for rule in rules if rule.name in names)
+
+    def derivation(self, rules: Sequence[Any]) -> Derivation:
+        """How the terms came about; `cells` has been read before."""
+        return Derivation(self.tables, {number: value for value, number in self.integers.items()}, rules)

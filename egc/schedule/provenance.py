@@ -65,6 +65,23 @@ class Derivation:
             waiting += new
         return names
 
+    def through(self, rule: str) -> set[int]:
+        """The numbers of the terms on whose way a rule is."""
+        found: dict[int, bool] = {}
+        for start in self.cause:
+            waiting = [start]
+            while waiting:
+                term = waiting[-1]
+                match = self.cause.get(term)
+                below = () if match is None or match.rule == rule else match.found
+                missing = [other for other in below if other not in found]
+                waiting += missing
+                if not missing:
+                    waiting.pop()
+                    made = match is not None and match.rule == rule
+                    found[term] = made or any(found[other] for other in below)
+        return {term for term, is_through in found.items() if is_through}
+
     def _matches(self, rule: Rule) -> Iterator[Match]:
         places = {name: place for place, (name, _) in enumerate(columns(rule))}
         left = [self._reading(side, places) for fact in rule.premises for side in _sides(fact)]

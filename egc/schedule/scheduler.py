@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from egc.schedule.facts import FactWriter, axis_name
 from egc.schedule.states import State
 
 _FRONT = 3  # states kept for an e-class
-_ROWS = 20_000
+ROWS = 20_000  # of loops, where the search ends
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,16 @@ def schedule(
     """
     threads = threads or machine.cores
     book = book or shipped_loop_rules()
-    models = [model_stage(kernel, stage, machine) for stage in kernel.stages]
     solutions: list[_Solution] = []
-    for group in _groups(kernel):
-        writer = FactWriter(kernel, machine)
-        for position in group:
-            writer.stage(position, models[position], whole=len(group) == 1)
-        named = _named(kernel, models, group)
-        solution = _solve(_Problem(writer.facts(), named, machine, threads, book, budget_s, alternatives + 1))
+    for group, problem in problems(kernel, machine, threads, book, budget_s, alternatives + 1):
+        solution = _solve(problem)
         if not solution.found:
             raise _nothing(kernel, group)
         solutions.append(solution)
     nests: list[tuple[Nest, Cost]] = []
     for rank in range(max(len(solution.found) for solution in solutions)):
         chosen = [solution.found[min(rank, len(solution.found) - 1)] for solution in solutions]
-        nest = _nest(kernel, [state for state, _ in chosen])
+        nest = nest_of(kernel, [state for state, _ in chosen])
         check_nest(nest)
         nests.append((nest, _sum([cost for _, cost in chosen])))
     return Scheduled(
@@ -79,6 +74,19 @@ def schedule(
         sum(solution.size for solution in solutions),
         next((s.stopped for s in solutions if s.stopped != "saturated"), "saturated"),
     )
+
+
+def problems(
+    kernel: Kernel, machine: Machine, threads: int, book: RuleBook, budget_s: float = 1.0, count: int = 1
+) -> Iterator[tuple[tuple[int, ...], Problem]]:
+    """What is scheduled by itself: the positions of stages that share loops, and the facts about them."""
+    models = [model_stage(kernel, stage, machine) for stage in kernel.stages]
+    for group in _groups(kernel):
+        writer = FactWriter(kernel, machine)
+        for position in group:
+            writer.stage(position, models[position], whole=len(group) == 1)
+        named = _named(kernel, models, group)
+        yield group, Problem(writer.facts(), named, machine, threads, book, budget_s, count)
 
 
 def predict(nest: Nest, machine: Machine, *, threads: int | None = None) -> Cost:
@@ -133,7 +141,7 @@ def _chain(nest: Nest, models: Sequence[StageModel], group: Sequence[int]) -> Lo
     return LoopGraph(cells, whole, "given", 0.0, lambda _: ())
 
 
-class _Problem:
+class Problem:
     """Stages to schedule in one e-graph. Problems that differ in names only are one problem, which is
     solved once.
     """
@@ -157,7 +165,7 @@ class _Problem:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Problem) and self.key == other.key
+        return isinstance(other, Problem) and self.key == other.key
 
 
 @dataclass(frozen=True)
@@ -171,13 +179,18 @@ class _Solution:
 
 
 @lru_cache(maxsize=512)
-def _solve(problem: _Problem) -> _Solution:
-    graph = _saturator(_Book(problem.book)).saturate(problem.facts, problem.budget_s, _ROWS)
-    front = max(_FRONT, problem.count)
-    chooser = Chooser(graph, problem.models, problem.machine, problem.threads, front)
-    found = chooser.best(problem.count)
+def _solve(problem: Problem) -> _Solution:
+    graph = saturator(problem.book).saturate(problem.facts, problem.budget_s, ROWS)
+    found = cheapest(graph, problem)
     rules = graph.rules_of(_cells(found[0][0])) if found else ()
     return _Solution(tuple(found), rules, graph.size, graph.stopped)
+
+
+def cheapest(graph: LoopGraph, problem: Problem) -> list[tuple[State, Cost]]:
+    """The cheapest nests of a loop e-graph, as many as the problem asks for."""
+    front = max(_FRONT, problem.count)
+    chooser = Chooser(graph, problem.models, problem.machine, problem.threads, front)
+    return chooser.best(problem.count)
 
 
 class _Book:
@@ -195,7 +208,12 @@ class _Book:
 
 def prepare() -> None:
     """Make the loop e-graph that all kernels share, which the first of them would otherwise wait for."""
-    _saturator(_Book(shipped_loop_rules()))
+    saturator(shipped_loop_rules())
+
+
+def saturator(book: RuleBook) -> Saturator:
+    """The e-graph that holds the loop rules of a book, told to it once."""
+    return _saturator(_Book(book))
 
 
 @lru_cache(maxsize=4)
@@ -226,7 +244,8 @@ def _nothing(kernel: Kernel, group: Sequence[int]) -> CompileError:
     )
 
 
-def _nest(kernel: Kernel, states: Sequence[State]) -> Nest:
+def nest_of(kernel: Kernel, states: Sequence[State]) -> Nest:
+    """The nest of the states chosen for a kernel's problems."""
     packs = [Pack(*pack) for state in states for pack in state.packs]
     if kernel.shared and len(kernel.stages) > 1:
         (state,) = states
