@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from egc.errors import CompileError
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Semaphore
+
     from egc.codegen.jobs import BuiltKernel, RuntimeObjects
     from egc.codegen.target import Target
     from egc.ir.kernel import Kernel
@@ -46,12 +48,13 @@ class Workshop:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or max(1, len(os.sched_getaffinity(0)))
         self._pool: ProcessPoolExecutor | None = None
+        self._calls = get_context("fork").Semaphore(0)  # each lets one worker that stands by go on
         self._damaged = False
         self._runtimes: dict[Target, Future[RuntimeObjects]] = {}
 
     def __enter__(self) -> Workshop:
         if self._pool is None:
-            self._pool = _start_pool(self.workers)
+            self._pool = self._start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -69,15 +72,38 @@ class Workshop:
     def warm(self, kernels: int) -> None:
         """Get ready for about so many kernels: a worker without work imports nothing."""
         for _ in range(min(self.workers, kernels) - 1):
-            self._entered().submit(_warm)
+            self._calls.release()
 
     def _entered(self) -> ProcessPoolExecutor:
         """The pool; a new one where a worker of the last one died or hangs."""
         if self._damaged:
             self.close()
-            self._pool, self._damaged = _start_pool(self.workers), False
+            self._pool, self._damaged = self._start(), False
         assert self._pool is not None, "a Workshop is entered before it builds"
         return self._pool
+
+    def _start(self) -> ProcessPoolExecutor:
+        """Worker processes that are already starting, one of them warm; the others stand by, and take no work
+        from it, until they are called.
+
+        egglog's threads, which start when it is loaded, do not live on in a forked process, where calls would
+        wait for them for ever. Once this process has loaded egglog, workers are therefore forked from a
+        server that has not, and are all warm: there a worker starts with the task that is given to it.
+        """
+        if _EGGLOG not in sys.modules:
+            pool = ProcessPoolExecutor(
+                self.workers, mp_context=get_context("fork"), initializer=_begin, initargs=(self._calls,)
+            )
+            for task in (_warm, *[_stand_by] * (self.workers - 1)):
+                pool.submit(task)
+            return pool
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["egc.codegen.jobs", "llvmlite.binding"])
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
+        with _unnamed_main():
+            for _ in range(self.workers):
+                pool.submit(_warm)
+        return pool
 
     def native(self) -> Target:
         """The machine of this process as code is generated for it. Raises UsageError where it is too old."""
@@ -128,26 +154,6 @@ def _alone(build: Callable[..., Built], kernel: Kernel, *args: Any) -> Built:
             raise _failed(kernel, f"it took over {_PATIENCE_S:g} s") from None
 
 
-def _start_pool(workers: int) -> ProcessPoolExecutor:
-    """Worker processes that are already starting, one of them warm.
-
-    egglog's threads, which start when it is loaded, do not live on in a forked process, where calls would
-    wait for them for ever. Once this process has loaded egglog, workers are therefore forked from a server
-    that has not.
-    """
-    if _EGGLOG not in sys.modules:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_begin)
-        pool.submit(_warm)
-        return pool
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["egc.codegen.jobs", "llvmlite.binding"])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-    with _unnamed_main():
-        for _ in range(workers):  # here a worker starts with the task that is given to it
-            pool.submit(_warm)
-    return pool
-
-
 @contextmanager
 def _unnamed_main() -> Iterator[None]:
     """Keep new processes from running the user's script again, as they do to find what is defined there."""
@@ -169,7 +175,12 @@ def _failed(kernel: Kernel, why: str) -> CompileError:
     )
 
 
-def _begin() -> None:
+_calls: Semaphore | None = None  # of a worker that stands by
+
+
+def _begin(calls: Semaphore | None = None) -> None:
+    global _calls
+    _calls = calls
     # An interrupt is the parent's to handle: it ends the workers. A parent that was killed cannot: then they
     # end themselves, for a worker waits on a queue that it holds open itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -180,6 +191,12 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         sleep(1.0)
     os._exit(1)
+
+
+def _stand_by() -> None:
+    assert _calls is not None
+    _calls.acquire()
+    _warm()
 
 
 def _warm() -> None:
