@@ -1,7 +1,5 @@
 """``python -m egc.cli``: the same as the command ``egc``."""
 
-import sys
+from egc.cli import run
 
-from egc.cli import main
-
-sys.exit(main())
+run()
