@@ -51,6 +51,8 @@ _GUARDED_LANES = 8.0
 _SOFTMAX_WORK = 15.0
 _FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
 _LEAVES = frozenset({"input", "const", "splat"})
+# These end in a scalar function, whose result, like that of any other, is not charged for.
+_ENDS_IN_MAP = frozenset({"softmax", "layer_norm", "rms_norm"})
 
 
 class CostModel:
@@ -78,8 +80,8 @@ class CostModel:
         if eclass in self.snapshot.constant or enode.op in _LEAVES:
             return NodeCost()
         rates = self.rates
-        moved = self.bytes(eclass) + sum(self.bytes(child) for child in enode.children)
-        traffic = moved / rates.bandwidth
+        written = 0 if enode.op in _ENDS_IN_MAP else self.bytes(eclass)
+        traffic = (written + sum(self.bytes(child) for child in enode.children)) / rates.bandwidth
         if enode.op in _FREE_VIEWS:
             # Not quite free: a shorter program is better where nothing else differs.
             return NodeCost(launch=rates.launch * 0.01)
@@ -142,8 +144,10 @@ class CostModel:
                 return self.size(eclass) * taps * (_GUARDED_LANES if across else 1.0)
             case "softmax":
                 return _SOFTMAX_WORK * operand
-            case "layer_norm" | "rms_norm":
+            case "layer_norm":
                 return 6.0 * operand
+            case "rms_norm":  # square, add, and two products
+                return 4.0 * operand
         return float(max(operand, self.size(eclass)))
 
 

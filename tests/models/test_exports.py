@@ -1,5 +1,6 @@
 """The tiny real exports: the files themselves, and what egc makes of them, against ONNX Runtime."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,28 @@ from google.protobuf.message import Message
 import egc
 from egc.bench.compare import relative_error
 from egc.bench.inputs import input_specs, random_inputs
+from egc.egraph import saturate
+from egc.extract import extract
+from egc.frontend.importer import import_model
+from egc.machine import load_machine
+from egc.rules import load_rules
 
 FILES = sorted(Path(__file__).parent.glob("*.onnx"))
 # The sizes that symbolic dims take: one artifact has to run at all of them.
 SIZES = ({"batch": 1, "sequence": 12}, {"batch": 3, "sequence": 7}, {"batch": 2, "sequence": 33})
 BOUNDS = {"exact": 1e-5, "default": 1e-4}
+# The functions that each architecture is made of, which both exporters spell in ways of their own.
+FUNCTIONS = {
+    "bert": {"attention": 2, "layer_norm": 5, "gelu_erf": 2},
+    "gpt2": {"attention": 2, "layer_norm": 5, "gelu_tanh": 2},
+    "llama": {"attention": 2, "rms_norm": 5, "silu": 2},
+    "mlp": {"layer_norm": 1, "softmax": 1, "gelu_erf": 1, "gelu_tanh": 1},
+    "mobilenet_v3": {"hard_swish": 3, "silu": 1},
+    "t5_encoder": {"attention": 2, "rms_norm": 5, "gelu_tanh": 2},
+    "vit": {"attention": 2, "layer_norm": 5, "gelu_erf": 2},
+    "whisper_encoder": {"attention": 2, "layer_norm": 5, "gelu_erf": 4},
+}
+RECOGNISED = {function for functions in FUNCTIONS.values() for function in functions}
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.removesuffix(".onnx"))
 
@@ -56,6 +74,16 @@ def test_file_is_small_valid_and_anonymous(path: Path) -> None:
         for field, value in message.ListFields():
             assert field.name not in ("doc_string", "metadata_props"), value
     assert b".py" not in path.read_bytes(), "a source file is named"
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_recognised(name: str, exporter: str) -> None:
+    graph = import_model(FILES[0].parent / f"{name}.{exporter}.onnx").graph
+    chosen = extract(graph, saturate(graph, load_rules()), load_machine("x86-64-v4").rates).graph
+    operators = [str(node.attr("fn")) if node.op == "map" else node.op for node in chosen.nodes]
+    found = Counter(operator for operator in operators if operator in RECOGNISED)
+    assert found == Counter(FUNCTIONS[name])
 
 
 @pytest.mark.parametrize("accuracy", BOUNDS)
