@@ -62,6 +62,23 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_compile_options(args: argparse.Namespace, *allowed: str) -> None:
+    """UsageError where an artifact, which is compiled already, comes with options of compilation; those of
+    the names ``allowed`` may stay."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_compile_options(parser)
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, default in vars(parser.parse_args([])).items()
+        if name not in allowed and getattr(args, name) != default
+    ]
+    if given:
+        raise UsageError(
+            f"{args.model} is compiled already: {', '.join(given)} would change nothing",
+            hint="give these options with the .onnx, or leave them out",
+        )
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -133,6 +150,7 @@ def open_session(args: argparse.Namespace) -> Session:
 
     device = getattr(args, "device", None)
     if is_artifact(args.model):
+        refuse_compile_options(args, "threads", "shape")
         return Session(args.model, threads=args.threads, device=device)
     artifact = compiled_model(args.model, options_of(args)).artifact()
     return Session(artifact, threads=args.threads, device=device)

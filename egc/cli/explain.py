@@ -21,8 +21,9 @@ from egc.cli.common import (
     parse_shapes,
     progress,
     random_inputs,
+    refuse_compile_options,
 )
-from egc.errors import ArtifactError
+from egc.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
     from egc.runtime.artifact import Artifact
@@ -44,17 +45,18 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "node", nargs="?", metavar="NODE", help="an ONNX node, a value, a kernel or a call's number"
     )
-    parser.add_argument(
+    questions = parser.add_mutually_exclusive_group()
+    questions.add_argument(
         "--why-not", metavar="RULE", help="why RULE is not behind the program, or not behind NODE"
     )
-    parser.add_argument("--ban", metavar="RULE", help="what changes without RULE, and what it costs")
+    questions.add_argument("--ban", metavar="RULE", help="what changes without RULE, and what it costs")
+    questions.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page to explore, which needs no network"
+    )
     parser.add_argument(
         "--measure", action="store_true", help="run it, and show measured times beside predicted ones"
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page to explore, which needs no network"
-    )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON (docs/explain.md)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON (docs/explain.md)")
     add_compile_options(parser)
     parser.set_defaults(main=main)
 
@@ -64,6 +66,7 @@ class _Opened:
 
     def __init__(self, args: argparse.Namespace) -> None:
         if is_artifact(args.model):
+            refuse_compile_options(args, *(("threads", "shape") if args.measure else ()))
             from egc.runtime.artifact import open_artifact
 
             self.artifact: Artifact = open_artifact(args.model)
@@ -78,6 +81,9 @@ class _Opened:
 
 def main(args: argparse.Namespace) -> int:
     """Explain."""
+    if args.node is not None and (args.ban or args.html):
+        flag = "--ban" if args.ban else "--html"
+        raise UsageError(f"{flag} is about the whole program", hint=f"leave {args.node!r} out")
     opened = _Opened(args)
     if args.measure:
         opened.record["measured"] = measure(opened, args)
@@ -88,30 +94,61 @@ def main(args: argparse.Namespace) -> int:
     if args.html:
         from egc.explain.html import page
 
-        args.html.write_text(page(opened.record), encoding="utf-8")
+        write_text(args.html, page(opened.record))
         print(f"wrote {args.html}")
         return 0
-    if args.json:
-        print(json.dumps(opened.record, indent=1, ensure_ascii=False))
-        return 0
-    from egc.explain.find import find
+    return show(opened.record, args.node, args.json)
+
+
+def show(record: dict[str, Any], node: str | None, as_json: bool) -> int:
+    """Print a record, or what it says of one node."""
+    from egc.explain.find import find, only
     from egc.explain.text import print_call, print_kernels, print_origin, print_summary
 
-    console = plain_console()
-    if args.node is None:
-        print_summary(opened.record, console)
-        print_kernels(opened.record, console)
+    if node is None and as_json:
+        print_json(record)
         return 0
-    nodes, calls = find(opened.record, args.node)
+    console = plain_console()
+    if node is None:
+        print_summary(record, console)
+        print_kernels(record, console)
+        return 0
+    nodes, calls = find(record, node)
+    if as_json:
+        print_json(only(record, nodes, calls))
+        return 0
     for index in nodes:
-        print_origin(opened.record, index, console)
+        print_origin(record, index, console)
     # A kernel that many calls share is explained once: in its first call.
     shown = calls if nodes else calls[:1]
     for index in shown:
-        print_call(opened.record, index, console)
+        print_call(record, index, console)
     if len(shown) < len(calls):
         console.print(f"\nthe same kernel runs as call {', '.join(map(str, calls[1:]))}")
     return 0
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """The answer for programs."""
+    print(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file: all of it or nothing. UsageError where its folder is not there."""
+    from egc.runtime.artifact import WriteError
+
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}", why=f"there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}", why="it is a folder")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise WriteError("cannot write the page", where=str(path), why=error.strerror) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def plain_console() -> Console:
@@ -184,7 +221,7 @@ def why_not(opened: _Opened, args: argparse.Namespace) -> int:
         with progress("asking the e-graph …"), again(record) as known:
             answer |= asked(known, answer, {record["onnx"][i]["title"] for i in nodes}, calls)
     if args.json:
-        print(json.dumps(answer, indent=1, ensure_ascii=False))
+        print_json(answer)
     else:
         print_why_not(record, answer, plain_console())
     return 0
@@ -199,7 +236,7 @@ def ban(opened: _Opened, args: argparse.Namespace) -> int:
     with progress("compiling without it …"), again(opened.record) as known:
         comparison = compare(opened.record, without(known, args.ban), args.ban)
     if args.json:
-        print(json.dumps(comparison, indent=1, ensure_ascii=False))
+        print_json(comparison)
     else:
         print_ban(comparison, plain_console())
     return 0

@@ -25,9 +25,34 @@ def find(record: Record, text: str) -> tuple[list[int], list[int]]:
         return [], calls
     known = [node["name"] for node in record["onnx"] if node["name"]]
     known += [call["kernel"] for call in record["calls"] if call["kernel"]]
+    known += [value for node in record["onnx"] for value in node["outputs"]]
+    if text in record["rules"]:
+        raise UsageError(
+            f"{text!r} is a rule, not a part of this model", hint=f"egc explain MODEL --why-not {text}"
+        )
     near = difflib.get_close_matches(text, list(dict.fromkeys(known)), n=3, cutoff=0.4)
     raise UsageError(
         f"nothing is called {text!r} in this model",
         why="it is no ONNX node's name, no value, no kernel and no call's number",
         hint=f"did you mean {', '.join(near)}?" if near else "egc explain MODEL lists them",
     )
+
+
+def only(record: Record, nodes: list[int], calls: list[int]) -> Record:
+    """What a record says of some ONNX nodes and calls: these and the steps by their positions, kernels and
+    rules by name."""
+    by_call = {str(i): record["calls"][i] for i in calls}
+    kernels = {call["kernel"] for call in by_call.values()} - {None}
+    steps = {str(i): record["steps"][i] for call in by_call.values() for i in call["derivation"]}
+    rules = {step["rule"] for step in steps.values()}
+    for call in by_call.values():
+        rules |= set(call["fused_by"])
+    for name in kernels:
+        rules |= set(record["kernels"][name]["rules"])
+    return {
+        "onnx": {str(i): record["onnx"][i] for i in nodes},
+        "calls": by_call,
+        "kernels": {name: kernel for name, kernel in record["kernels"].items() if name in kernels},
+        "steps": steps,
+        "rules": {name: rule for name, rule in record["rules"].items() if name in rules},
+    }

@@ -60,15 +60,25 @@ def read_file(
 ) -> tuple[s.RuleFile, list[Diagnostic]]:
     """Read a file, called `shown` in messages; with `remember`, its tree is kept for the next run.
 
-    Raises BadInput where there is no such text.
+    Raises BadInput where there is no such text, or none that says anything.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
+    except OSError as error:
+        raise BadInput("cannot read a rule file", where=str(path), why=error.strerror) from error
+    except UnicodeDecodeError as error:
+        why = f"it is not text: byte {error.start + 1} is not UTF-8"
         raise BadInput("cannot read a rule file", where=str(path), why=why) from error
     source = s.Source(shown or str(path), text)
-    return cached(source, read) if remember else read(source)
+    file, errors = cached(source, read) if remember else read(source)
+    if not file.forms and not errors:
+        raise BadInput(
+            "a rule file says nothing",
+            where=str(path),
+            why="it holds no rule and no declaration" if text.strip() else "it is empty",
+            hint="`egc rules new NAME` writes one to start from",
+        )
+    return file, errors
 
 
 def parse(text: str, name: str = "<text>") -> s.RuleFile:
