@@ -277,22 +277,27 @@ def _from_terms(terms: list[tuple[Monomial, int]]) -> Dim:
 
 
 def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
-    """``a / b`` where every term of ``a`` is a multiple of the single term ``b``; None where it is not."""
-    divisor_terms = _terms(b)
-    if len(divisor_terms) != 1 or b == 0:
+    """``a / b`` where ``b`` divides ``a`` as a polynomial with integer coefficients; None where it does not.
+
+    Long division: every step cancels the greatest term that is left.
+    """
+    if b == 0:
         return None
-    divisor, divisor_coefficient = divisor_terms[0]
-    out: list[tuple[Monomial, int]] = []
-    for monomial, coefficient in _terms(a):
-        rest = list(monomial)
+    quotient: Dim = 0
+    rest = a
+    divisor, divisor_coefficient = _terms(b)[0]
+    while rest != 0:
+        monomial, coefficient = _terms(rest)[0]
+        factors = list(monomial)
         for atom in divisor:
-            if atom not in rest:
+            if atom not in factors:
                 return None
-            rest.remove(atom)
+            factors.remove(atom)
         if coefficient % divisor_coefficient:
             return None
-        out.append((tuple(rest), coefficient // divisor_coefficient))
-    return _from_terms(out)
+        term = _from_terms([(tuple(factors), coefficient // divisor_coefficient)])
+        quotient, rest = quotient + term, rest - term * b
+    return quotient
 
 
 def _call(fn: str, a: Dim, b: Dim) -> Dim:

@@ -126,8 +126,10 @@ class FactWriter:
             if extent <= 2 * short and axis in model.static:
                 self.add("tile", name[axis], extent)
             elif axis == model.reduction[-1] and axis not in vector:
+                # A tile of a symbolic extent's nominal size is no tile of the extent.
                 for size in tiles.reduction:
-                    self.add("tile", name[axis], size)
+                    if size < extent:
+                        self.add("tile", name[axis], size)
         # Copies of an axis pay where something is reused along it, or where lines are read along one axis
         # and written along another.
         reused = [axis for axis in model.parallel if any(not a.depends(axis) for a in model.accesses)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from egc.frontend.shape import slice_range
 from egc.frontend.symbolic import at_least, divide, simplify
-from egc.ir.dims import Dim, dim_max, dim_min, evaluate, symbol
+from egc.ir.dims import Dim, dim_max, dim_min, evaluate, floordiv, symbol
 
 N = symbol("n")
 PLACES = st.one_of(st.integers(-6, 6), st.just(1 << 62), st.just(-(1 << 62)))
@@ -32,6 +32,18 @@ def _dims() -> st.SearchStrategy[Dim]:
 @given(_dims(), st.integers(0, 200))
 def test_simplify_keeps_the_value_for_every_extent(dim: Dim, n: int) -> None:
     assert evaluate(simplify(dim), {"n": n}) == evaluate(dim, {"n": n})
+
+
+@given(_dims(), _dims())
+def test_a_product_divides_by_its_factors(a: Dim, b: Dim) -> None:
+    assume(b != 0)
+    assert floordiv(a * b, b) == a
+
+
+def test_heads_of_a_convolved_signal_are_counted() -> None:
+    frames = (N - 10) // 5 + 1
+    assert (32 * N * frames) // (8 * N * frames) == 4
+    assert str((N * N + 1) // (N + 1)) == "floordiv(n*n + 1, n + 1)"
 
 
 @given(_dims(), st.integers(-10, 10), st.integers(0, 60))
