@@ -9,6 +9,7 @@ from typing import Any
 
 from egc.cli.common import add_compile_options, compiled_model, options_of
 from egc.errors import UsageError
+from egc.explain.units import counted
 
 EMITTED = ("graph", "kernels", "loops", "llvm", "asm", "ptx", "onnx")
 
@@ -65,8 +66,8 @@ def main(args: argparse.Namespace) -> int:
 def print_report(report: dict[str, Any]) -> None:
     """The report for people: what came in, what came out, what was spent."""
     print(
-        f"{report['model']}: {report['nodes']} ONNX nodes → {report['steps']} kernel calls"
-        f" ({report['kernels']} distinct kernels)"
+        f"{report['model']}: {counted(report['nodes'], 'ONNX node')}"
+        f" → {counted(report['steps'], 'kernel call')} of {counted(report['kernels'], 'distinct kernel')}"
     )
     if report["host"]:
         names = ", ".join(report["host"][:8]) + (" …" if len(report["host"]) > 8 else "")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from egc.errors import BadInput, UsageError
+from egc.explain.units import counted
 
 if TYPE_CHECKING:
     from egc.rules.diagnostics import Diagnostic
@@ -131,7 +132,8 @@ def _check(files: list[Path], as_json: bool) -> int:
     for finding in findings:
         print(finding)
     _print_costs(measured)
-    print(f"{report.rules} rules, {report.examples} examples: {report.errors} errors, {warnings} warnings")
+    checked = f"{counted(report.rules, 'rule')}, {counted(report.examples, 'example')}"
+    print(f"{checked}: {counted(report.errors, 'error')}, {counted(warnings, 'warning')}")
     return 1 if report.errors else 0
 
 

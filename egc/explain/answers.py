@@ -11,8 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from egc.explain.text import (
-    difference,
-    duration,
     main_term,
     nest_changes,
     ordered,
@@ -20,6 +18,7 @@ from egc.explain.text import (
     shortened,
     titled,
 )
+from egc.explain.units import difference, duration
 
 Record = dict[str, Any]
 

@@ -11,34 +11,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from egc.explain.units import counted, difference, duration
+
 Record = dict[str, Any]
 
 BAR = 24  # characters of the longest bar
 TERMS = ("compute", "traffic", "l1", "l2", "l3", "dram", "conversion", "launch", "total")
 # Alternatives in the graph's e-graph have no loop nests; what extraction decided by is what they differ in.
 SPELLINGS = "Other spellings in the e-graph, by the prices of extraction, which knows no loop nests"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as text with three digits; a dash where unknown."""
-    if seconds is None:
-        return "–"
-    size = abs(seconds)
-    if size == 0:
-        return "0"
-    if size >= 1:
-        return f"{seconds:.3g} s"
-    return f"{seconds * 1e3:.3g} ms" if size >= 1e-3 else f"{seconds * 1e6:.3g} µs"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def difference(seconds: float) -> str:
-    """A difference in cost, with its sign."""
-    return "the same" if seconds == 0 else ("+" if seconds > 0 else "−") + duration(abs(seconds))
 
 
 def short(title: str) -> str:
@@ -194,7 +174,7 @@ def print_call(record: Record, index: int, console: Console) -> None:
     console.print(titled(heading, Text(kernel["nest"]), Text(rules, style="dim")))
     console.print(
         titled(
-            "Predicted cost, whose terms overlap", cost_table(kernel["cost"]), measured_line(record, index)
+            "Predicted cost, whose terms overlap", cost_table(kernel["cost"]), *measured_line(record, index)
         )
     )
     console.print(titled("Other loop nests", nest_table(kernel)))
@@ -247,12 +227,12 @@ def cost_table(cost: Mapping[str, float]) -> Table:
     return table
 
 
-def measured_line(record: Record, index: int) -> Text:
-    """Predicted beside measured."""
+def measured_line(record: Record, index: int) -> list[Text]:
+    """Predicted beside measured, where it was measured."""
     if not record.get("measured"):
-        return Text("")
+        return []
     measured, expected = record["measured"][index], record["calls"][index]["predicted"]
-    return Text(f"measured {duration(measured)}, {measured / expected:.2f} times the prediction")
+    return [Text(f"measured {duration(measured)}, {measured / expected:.2f} times the prediction")]
 
 
 def nest_table(kernel: Record) -> RenderableType:

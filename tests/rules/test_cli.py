@@ -39,7 +39,7 @@ def test_new_writes_a_file_that_passes_check(
     monkeypatch.chdir(tmp_path)
     assert egc("new", "my-rule") == 0
     assert egc("check", "my-rule.egg") == 0
-    assert "1 rules, 1 examples: 0 errors, 0 warnings" in capsys.readouterr().out
+    assert "1 rule, 1 example: 0 errors, 0 warnings" in capsys.readouterr().out
     written = Path("my-rule.egg").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="exists already"):
         egc("new", "my-rule")
