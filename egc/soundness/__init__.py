@@ -9,6 +9,7 @@ premises, and both sides are evaluated by :mod:`egc.ir.evaluate`.
                    operands.py and attributes.py
     data.py        … → arrays
     compare.py     both sides' values, by the rule's class
+    symbolic.py    matches at symbolic extents, and what these turn out to be
     search.py      the search for a counterexample, and its shrinking
     check.py       what `egc rules check` prints of it
     show.py        arrays as it prints them

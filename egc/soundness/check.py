@@ -102,6 +102,8 @@ def findings(rule: Rule, result: Result) -> list[Diagnostic]:
 
 def hint(rule: Rule, failure: Failure) -> str:
     """What to do about a counterexample."""
+    if failure.state.unknown:
+        return "a symbolic extent differs from every known one, and may yet be the same: ask for (I n)"
     if failure.left is None:
         return "give it a premise on the shapes or dtypes that it needs"
     if rule.rule_class is RuleClass.EXACT and failure.left.shape == failure.right.shape:
@@ -118,7 +120,10 @@ def counterexample(rule: Rule, failure: Failure) -> list[str]:
     for i, node in enumerate(plan.nodes[: plan.left]):
         if node.op == "leaf" and state.types[i] is not None:
             value = f" = {show(failure.leaves[i])}" if i in failure.leaves else ""
-            lines.append(f"  {node.label} : {state.types[i]}{value}")
+            lines.append(f"  {node.label} : {(state.compiling or state).types[i]}{value}")
+    lines += [
+        f"  {name} = {extent}, which is known only when it runs" for name, extent in state.unknown.items()
+    ]
     for name, sort in rule.variables:
         if sort in ("T", "Multi") or name.startswith("egc-"):
             continue
@@ -144,9 +149,10 @@ def _attribute(plan: Plan, failure: Failure, name: str) -> str | None:
     from egc.soundness.values import Perm, Undefined
 
     try:
-        value = evaluate(plan.code(s.Var(name, failure.claim.action.span)), failure.state)
+        state = failure.state.compiling or failure.state
+        value = evaluate(plan.code(s.Var(name, failure.claim.action.span)), state)
     except (Unbound, Undefined, Unsolvable):
         return None
     if isinstance(value, Perm):
         value = value.axes
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -175,6 +175,8 @@ class State:
     def __init__(self, nodes: int) -> None:
         self.values: dict[str, Any] = {}
         self.types: list[Any] = [None] * nodes  # TensorType, or a tuple of them for several results
+        self.compiling: State | None = None  # the match as the compiler sees it, with symbolic extents
+        self.unknown: dict[str, int] = {}  # what these are here
 
     def type(self, node: int) -> TensorType:
         """The type of a node. Raises Unbound."""

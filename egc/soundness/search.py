@@ -20,6 +20,7 @@ from egc.soundness.data import PLAIN, leaf_arrays
 from egc.soundness.plan import Claim, Plan, State, Unbound, evaluate
 from egc.soundness.premises import CONSTANT, ROW_VECTOR, Knowledge, Resolver, Unsolvable
 from egc.soundness.sample import node_type, sample
+from egc.soundness.symbolic import run_time_states
 from egc.soundness.values import Rejected, Undefined, same
 
 DTYPES = ("float32", "float64", "int32", "float16", "bool", "int64", "uint8", "bfloat16", "int8")
@@ -131,16 +132,17 @@ class Searcher:
             state = sample(plan, context)
         except Rejected:
             return None
-        rejected = True
-        for claim in plan.claims:
-            try:
-                failure = self.check(claim, plan, state, count)
-                rejected = False
-            except Rejected:
-                continue
-            if failure is not None:
-                return failure
-        if count and not rejected:
+        holds = False
+        for instance in (state, *run_time_states(plan, state)):
+            for claim in plan.claims:
+                try:
+                    failure = self.check(claim, plan, instance, count)
+                except Rejected:
+                    continue
+                if failure is not None:
+                    return failure
+                holds |= instance is state
+        if count and holds:
             self.result.instances += 1
             self.work += len(plan.nodes)
             self.result.dtypes.add(context.dtype)
