@@ -2,14 +2,16 @@
 
 A phase is a list of rulesets that run together, one iteration at a time, with the ruleset ``facts`` brought
 to rest before each; it ends when nothing changes or a budget is hit. One egglog iteration cannot be
-interrupted, so the budgets are checked between iterations,
+interrupted, so the budgets are checked between iterations, with an eye on how the e-graph grows,
 and rules are written to grow slowly (``rules/README.md``).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from egc.egraph.encode import encode
@@ -76,9 +78,7 @@ def legal_fusions(graph: Graph, book: RuleBook, budget: Budget | None = None) ->
     }
 
 
-def fusion_facts(
-    graph: Graph, book: RuleBook, budget: Budget | None = None
-) -> tuple[Reader, dict[int, str]]:
+def fusion_facts(graph: Graph, book: RuleBook, budget: Budget | None = None) -> tuple[Reader, dict[int, str]]:
     """The e-graph of :func:`legal_fusions`, and the value of ``graph`` that each of its e-classes is."""
     run = _Run(graph, book, budget or Budget(), ((FUSION, (FUSION,)),))
     run.run_phases()
@@ -101,6 +101,7 @@ class _Run:
         self.terms = Terms(bindings)
         self.started = time.perf_counter()
         self.growth: list[Growth] = []
+        self.overgrown: set[str] = set()  # rulesets that spent the budget of rows: they run no more
 
     def run_phases(self) -> None:
         """Tell egglog the rules that can fire and the graph, then run every phase."""
@@ -154,17 +155,20 @@ class _Run:
 
     def phase(self, name: str, rulesets: tuple[str, ...]) -> None:
         started = time.perf_counter()
-        stopped, rounds = "saturated", 0
+        stopped, rounds, sizes = "saturated", 0, [self.rows()]
         while True:
             self.facts()
             changed = False
             for ruleset in rulesets:
-                changed |= self.iterate(ruleset)
+                changed |= ruleset not in self.overgrown and self.iterate(ruleset)
             rounds += 1
             if not changed:
                 break
-            if reason := self.exhausted(rounds):
+            sizes.append(self.rows())
+            if reason := self.exhausted(rounds, sizes):
                 stopped = reason
+                if reason.endswith("rows"):
+                    self.overgrown.update(rulesets)
                 break
         classes = self.complete_types()
         self.growth.append(
@@ -178,14 +182,22 @@ class _Run:
             )
         )
 
-    def exhausted(self, rounds: int) -> str:
-        """Which budget is spent; "" where none is."""
+    def rows(self) -> int:
+        """The rows of all tables."""
+        return sum(len(table.rows) for table in self.egraph.freeze().functions.values())
+
+    def exhausted(self, rounds: int, sizes: Sequence[int]) -> str:
+        """Which budget is spent, or would be by the next round: egglog cannot be interrupted in it. "" where
+        none is. ``sizes`` are the rows before the phase and after each round.
+        """
         if rounds >= self.budget.rounds:
             return f"{self.budget.rounds} rounds"
         if time.perf_counter() - self.started > self.budget.seconds:
             return f"{self.budget.seconds:g} s"
-        rows = sum(len(table.rows) for table in self.egraph.freeze().functions.values())
-        return f"{self.budget.rows} rows" if rows > self.budget.rows else ""
+        # Growth that goes on as it did multiplies by the same factor again; growth that ends shrinks.
+        steps = [after - before for before, after in pairwise(sizes)][-2:]
+        ahead = steps[1] ** 2 // steps[0] if len(steps) == 2 and steps[1] > steps[0] > 0 else 0
+        return f"{self.budget.rows} rows" if sizes[-1] + ahead > self.budget.rows else ""
 
     def complete_types(self) -> dict[int, list[ENode]]:
         """State shape and dtype of the e-classes that no rule of ``facts.egg`` reached, by type inference.
