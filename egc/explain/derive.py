@@ -190,8 +190,8 @@ class _Accountant:
         return {
             "call": index,
             "value": self.printer.eclass(switch.eclass),
-            "term": self.printer.enode(switch.enode),
-            "chosen": self.printer.enode(self.solution.choice[switch.eclass]),
+            "term": self.printer.spelled(switch.enode, self.solution.choice),
+            "chosen": self.printer.spelled(self.solution.choice[switch.eclass], self.solution.choice),
             "rules": list(self.snapshot.rules_of(switch.enode)),
             "seconds": switch.seconds,
             "terms": {

@@ -38,11 +38,11 @@ def page(record: Record) -> str:
 
 
 def page_data(record: Record) -> Record:
-    """The record with both graphs laid out."""
+    """The record with both graphs laid out, without what only compiling again needs."""
     nodes = [(node["inputs"], node["outputs"]) for node in record["onnx"]]
     calls = [(call["reads"], call["writes"]) for call in record["calls"]]
     return {
-        "record": record,
+        "record": {key: value for key, value in record.items() if key != "source"},
         "before": _graph(nodes),
         "after": _graph(calls),
     }

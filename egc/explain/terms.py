@@ -33,6 +33,10 @@ class TermPrinter:
             self._texts[eclass] = self._eclass(eclass)
         return self._texts[eclass]
 
+    def is_nameless(self, eclass: int) -> bool:
+        """Whether an e-class holds no value of the model, in any layout."""
+        return self.eclass(eclass) == f"c{eclass}"
+
     def _eclass(self, eclass: int) -> str:
         for enode in self.snapshot.classes.get(eclass, ()):
             if enode.op == "splat":
@@ -46,15 +50,26 @@ class TermPrinter:
     def enode(self, enode: ENode, args: tuple[Term | None, ...] | None = None) -> str:
         """An e-node; operands are names where ``args`` has no term for them."""
         terms = args or (None,) * len(enode.children)
-        parts = [
-            self.eclass(child) if term is None else self.term(term)
-            for child, term in zip(enode.children, terms, strict=True)
-        ]
+        pairs = zip(enode.children, terms, strict=True)
+        return self.written(enode, [self.eclass(c) if term is None else self.term(term) for c, term in pairs])
+
+    def spelled(self, enode: ENode, choice: Mapping[int, ENode], depth: int = 2) -> str:
+        """An e-node; operands without a name are spelled as they were chosen, ``depth`` terms deep."""
+
+        def operand(eclass: int) -> str:
+            if depth == 0 or eclass not in choice or not self.is_nameless(eclass):
+                return self.eclass(eclass)
+            return self.spelled(choice[eclass], choice, depth - 1)
+
+        return self.written(enode, list(map(operand, enode.children)))
+
+    def written(self, enode: ENode, operands: list[str]) -> str:
+        """An e-node over operands that are text."""
         attrs = dict(enode.attrs)
         head = str(attrs.pop("fn")) if enode.op == "map" else enode.op
         if enode.op == "splat":
             return f"{attrs['value']:g}"
-        parts += [f"{key}={print_attr(value)}" for key, value in attrs.items()]
+        parts = operands + [f"{key}={print_attr(value)}" for key, value in attrs.items()]
         return f"{head}({', '.join(parts)})"
 
     def term(self, term: Term) -> str:

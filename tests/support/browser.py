@@ -72,6 +72,12 @@ class Browser:
             raise RuntimeError(json.dumps(result["exceptionDetails"]))
         return result["result"].get("value")
 
+    def layouts(self) -> int:
+        """How often the page was laid out so far."""
+        self._call("Performance.enable")
+        metrics = self._call("Performance.getMetrics")["metrics"]
+        return int(next(metric["value"] for metric in metrics if metric["name"] == "LayoutCount"))
+
     def press(self, key: str) -> None:
         """A key, by the name that scripts know it by."""
         text = key if len(key) == 1 else ""

@@ -16,11 +16,13 @@ const tail = (text, length) => (text.length > length ? "…" + text.slice(1 - le
 
 class GraphView {
   // `boxes` are {title, sub, kind, share, hint}; `layout` has the centres `at`, `edges` and the `paths` that they take.
-  // The whole drawing is moved, by a style of its outermost element: a transform inside it would lay out all texts again.
+  // The whole drawing is moved, by a style of the element round it: a transform of its own would lay out all texts again.
   constructor(view, layout, boxes, onHover, onPick) {
     this.view = view;
     this.at = layout.at;
-    this.world = make("svg", { width: 1, height: 1 }, view);
+    this.mover = document.createElement("div");
+    view.append(this.mover);
+    this.world = make("svg", { width: 1, height: 1 }, this.mover);
     this.draw(layout, boxes);
     this.listen(onHover, onPick);
     this.fit();
@@ -93,7 +95,7 @@ class GraphView {
 
   place(tx, ty, scale) {
     [this.tx, this.ty, this.scale] = [tx, ty, scale];
-    this.world.style.transform = `translate(${tx}px, ${ty}px) scale(${scale})`;
+    this.mover.style.transform = `translate(${tx}px, ${ty}px) scale(${scale})`;
     this.world.classList.toggle("far", scale < 0.22); // too small to read, and dear to draw
   }
 

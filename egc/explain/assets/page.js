@@ -11,6 +11,7 @@ function duration(seconds) {
   const [value, unit] = size >= 1 ? [seconds, "s"] : size >= 1e-3 ? [seconds * 1e3, "ms"] : [seconds * 1e6, "µs"];
   return `${Number(value.toPrecision(3))} ${unit}`;
 }
+const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const signed = (seconds) => (seconds === 0 ? "the same" : (seconds > 0 ? "+" : "−") + duration(Math.abs(seconds)));
 
 function element(tag, attributes = {}, ...children) {
@@ -109,19 +110,49 @@ function showDetail() {
   panel.replaceChildren(...(selected ? show[selected.kind](selected.key) : overview()));
 }
 
+const STAGES = [["graph", "Rules behind the kernels"], ["fusion", "Rules that fused them"], ["loops", "Rules behind their loops"]];
+const FATES = { kernel: "in kernels", constant: "folded into constants", removed: "removed" };
+const COLOURS = { contract: "products and convolutions", norm: "normalisation", window: "windows and reductions",
+  map: "elementwise", move: "views and copies", host: "on the host" };
+
 function overview() {
   const uses = new Map();
   record.calls.forEach((_, i) => rulesOf[i].forEach((rule) => uses.set(rule, (uses.get(rule) || 0) + 1)));
-  const rules = [...uses].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
-  const most = rules.length ? rules[0][1] : 1;
-  const bars = element("div", { class: "bars" });
-  for (const [rule, count] of rules) {
-    bars.append(element("span", { class: "step" }, ruleLink(rule)), bar(count / most), `${count} calls`);
-  }
   const dear = record.calls.map((call, i) => [call.predicted || 0, i]).sort((a, b) => b[0] - a[0]).slice(0, 8);
   const costs = element("div", { class: "bars" });
   for (const [seconds, i] of dear) costs.append(callLink(i), bar(seconds / dearest), duration(seconds));
-  return [element("h3", {}, "Where the time goes"), costs, element("h3", { style: "margin-top:18px" }, "Rules at work"), bars];
+  const parts = [element("h3", {}, "Where the time goes"), costs, element("h3", {}, "What became of the model"), ...becameOf()];
+  for (const [stage, title] of STAGES) {
+    const rules = [...uses].filter(([rule]) => record.rules[rule].stage === stage)
+      .sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
+    if (!rules.length) continue;
+    const bars = element("div", { class: "bars" });
+    for (const [rule, count] of rules) {
+      bars.append(element("span", { class: "step" }, ruleLink(rule)), bar(count / rules[0][1]), counted(count, "call"));
+    }
+    parts.push(element("h3", {}, title), bars);
+  }
+  return [...parts, element("h3", {}, "Colours"), legend()];
+}
+
+function becameOf() {
+  const fates = Object.entries(FATES).map(([fate, words]) => [record.onnx.filter((node) => node.fate === fate).length, words]);
+  const hosts = record.calls.filter((call) => !call.kernel).length;
+  const methods = Object.entries(record.extraction).map(([method, seconds]) => `${method} ${duration(seconds)}`);
+  return [
+    `${counted(record.onnx.length, "ONNX node")}: ${fates.filter(([n]) => n).map(([n, words]) => `${n} ${words}`).join(", ")}`,
+    hosts ? `${counted(hosts, "call")} on the host, run by numpy` : "nothing runs on the host",
+    ...(methods.length ? [`extraction: ${methods.join(", ")}`] : []),
+  ].map((text) => element("p", {}, text));
+}
+
+function legend() {
+  const swatches = element("div", { class: "colours" });
+  for (const [kind, words] of Object.entries(COLOURS)) {
+    swatches.append(element("i", { style: `background:var(--${kind})` }), element("span", {}, words));
+  }
+  swatches.append(element("i", { class: "gone" }), element("span", {}, "no kernel computes it"));
+  return swatches;
 }
 
 function bar(share, kind = "") {
@@ -187,13 +218,16 @@ function nestOf(call) {
   ];
 }
 
+// From the core outwards.
+const TERMS = ["compute", "l1", "l2", "l3", "dram", "launch", "total"];
+
 function costOf(call, i) {
   if (!call.kernel) return [element("p", {}, "The cost of host operators is not predicted.")];
   const cost = record.kernels[call.kernel].cost;
   const measured = record.measured ? record.measured[i] : null;
   const most = Math.max(...Object.values(cost), measured || 0, 1e-30);
   const bars = element("div", { class: "bars" });
-  for (const [name, seconds] of Object.entries(cost)) {
+  for (const [name, seconds] of Object.entries(cost).sort(([a], [b]) => TERMS.indexOf(a) - TERMS.indexOf(b))) {
     bars.append(...barRow(name, seconds / most, seconds, name === "total" ? "total" : ""));
   }
   if (measured !== null) bars.append(...barRow("measured", measured / most, measured, "measured"));
@@ -203,18 +237,43 @@ function costOf(call, i) {
 
 function alternativesOf(call) {
   const parts = [];
+  if (call.alternatives.length) {
+    parts.push(element("p", {}, "Other spellings in the e-graph, by the prices of extraction, which knows no loop nests"));
+  }
   for (const other of call.alternatives) {
-    parts.push(element("div", { class: "step" }, `${signed(other.seconds)} `, ...joined(other.rules.map(ruleLink)),
-      element("code", {}, `${other.value} = ${other.term}`)));
+    const rules = other.rules.length ? joined(other.rules.map(ruleLink)) : ["the model"];
+    parts.push(element("div", { class: "step" }, element("b", {}, signed(other.seconds)), " by ", ...rules,
+      element("code", {}, `${other.value} = ${other.term}`),
+      element("code", { class: "instead" }, other.chosen)));
   }
   if (call.kernel) {
     const kernel = record.kernels[call.kernel];
     for (const other of kernel.alternatives) {
-      parts.push(element("p", {}, `another nest, ${signed(other.cost.total - kernel.cost.total)}`),
-        element("pre", {}, other.nest));
+      const by = signed(other.cost.total - kernel.cost.total);
+      parts.push(element("p", {}, "another loop nest, ", element("b", {}, by)),
+        element("pre", {}, ...changed(kernel.nest.split("\n"), other.nest.split("\n"))));
     }
   }
   return parts.length ? parts : [element("p", {}, "There was nothing else to choose.")];
+}
+
+// Lines, those marked that are not in the chosen ones: what is left of the longest common subsequence.
+function changed(chosen, lines) {
+  const common = lines.map(() => new Array(chosen.length + 1).fill(0));
+  common.push(new Array(chosen.length + 1).fill(0));
+  for (let i = lines.length - 1; i >= 0; i--) {
+    for (let j = chosen.length - 1; j >= 0; j--) {
+      common[i][j] = lines[i].trim() === chosen[j].trim() ? common[i + 1][j + 1] + 1
+        : Math.max(common[i + 1][j], common[i][j + 1]);
+    }
+  }
+  let j = 0;
+  return lines.map((line, i) => {
+    while (j < chosen.length && common[i][j + 1] === common[i][j] && common[i][j] > common[i + 1][j]) j++;
+    const same = j < chosen.length && line.trim() === chosen[j].trim();
+    if (same) j++;
+    return same ? `${line}\n` : element("mark", {}, `${line}\n`);
+  });
 }
 
 function onnxDetail(i) {
@@ -234,7 +293,7 @@ function ruleDetail(name) {
   const parts = [
     element("h3", {}, name), element("p", {}, `${rule.at} · ${rule.class} · ruleset ${rule.ruleset}`),
     element("p", {}, rule.math || ""), element("p", {}, rule.doc || ""),
-    element("p", {}, `${rule.matches} matches, behind ${calls.length} calls`),
+    element("p", {}, `matched ${rule.matches === 1 ? "once" : `${rule.matches} times`}, behind ${counted(calls.length, "call")}`),
     ...calls.map((i) => element("div", {}, callLink(i))),
   ];
   for (const loss of rule.lost) {
@@ -351,8 +410,9 @@ function drawGrowth() {
     make("rect", { x: i * step + 10, y: 86 - height, width: step * 0.5, height, fill, rx: 3 }, svg);
     make("text", { x: i * step + 10, y: 80 - height }, svg, `${g.enodes} e-nodes`);
     make("text", { x: i * step + 10, y: 101 }, svg, g.phase);
-    make("text", { x: i * step + 10, y: 115 }, svg, `${g.stopped === "saturated" ? "" : "budget: "}${
-      g.stopped === "saturated" ? `${g.rounds} rounds, ${duration(g.seconds)}` : g.stopped}`);
+    const took = g.seconds === null ? "" : `, ${duration(g.seconds)}`;
+    const end = g.stopped === "saturated" ? `${counted(g.rounds, "round")}${took}` : `budget: ${g.stopped}`;
+    make("text", { x: i * step + 10, y: 115 }, svg, end);
   });
 }
 
