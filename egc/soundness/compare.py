@@ -1,11 +1,13 @@
 """Evaluating both sides of a rule, and what counts as equal.
 
 Where both sides only move and combine numbers by operations that round once (arithmetic, comparisons, views),
-an exact rule must give the same bits, but for the sign of a zero and the bits of a NaN. Everything else in
-floating point is compared in double precision whatever the dtype, so that the tolerance speaks of the
-mathematics and not of rounding: it is a few units in the last place *of the rule's dtype* (constants in a
-rule file are rounded to that) relative to the greatest number on the way,
-as cancellation may amplify what is rounded there.
+an exact rule must give the same bits, but for the sign of a zero and the bits of a NaN. In float32 and
+float64 that holds for all scalar functions: both sides must call them with the same numbers. (Narrow floats
+are computed in float32 and rounded once for each operator, so that a function and its definition differ.)
+Everything else in floating point is compared in double precision whatever the dtype, so that the tolerance
+speaks of the mathematics and not of rounding: it is a few units in the last place *of the left side's dtype*
+(constants in a rule file are rounded to that) relative to the greatest number on the way, as cancellation may
+amplify what is rounded there.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ _VIEWS = frozenset({
     "arg_reduce",
 })
 # fmt: on
-_ACCUMULATING = frozenset({"reduce", "pool", "matmul", "conv", "conv_channels_last", "cumulate"})
+_COMPOSED = frozenset({"softmax", "layer_norm", "rms_norm", "attention"})  # in double precision, rounded once
+_SUMMING = frozenset({"matmul", "conv", "conv_channels_last", "cumulate"}) | _COMPOSED
+_ACCUMULATING = frozenset({"reduce", "pool"}) | _SUMMING
+_STEPWISE = frozenset({"float32", "float64"})  # functions round as their definitions do
 _EPSILON = {"float64": 2.3e-16, "float32": 1.2e-7, "float16": 9.8e-4, "bfloat16": 7.9e-3}
 _ULPS = 4.0  # of the dtype, relative to the greatest number on the way
 _DOUBLE = 1e-12  # at least: what evaluating in double precision may differ by
@@ -48,7 +53,7 @@ class Evaluation:
         self.plan = plan
         self.state = state
         self.wide = wide
-        self.scale = 1.0
+        self.scale = 0.0
         self.values: dict[int, Any] = {}
         for i, value in leaves.items():
             self.keep(i, value)
@@ -77,7 +82,8 @@ class Evaluation:
         if node.op == "splat":
             with np.errstate(all="ignore"):
                 return np.asarray(attrs["value"]).astype(numpy_dtype(attrs["dtype"]))
-        args = [self.value(child) for child in node.children]
+        # numpy's loops over strided and over contiguous memory need not round alike.
+        args = [_contiguous(self.value(child)) for child in node.children]
         if node.op == "output":
             return args[0][attrs["index"]]
         results = evaluate_node(node.op, args, attrs)
@@ -114,18 +120,24 @@ class Comparison:
             for _, node in nodes
             if node.op in ("map", "reduce", "pool", "cumulate")
         }
-        rounds_once = self.fns <= _ROUNDS_ONCE and ops <= _VIEWS | _ACCUMULATING | {"map"}
-        summing = bool(ops & {"matmul", "conv", "conv_channels_last", "cumulate"}) or any(
+        summing = bool(ops & _SUMMING) or any(
             node.op in ("reduce", "pool") and attribute_values(node, state)["fn"] in ("add", "mul")
             for _, node in nodes
         )
-        dtypes = {t.dtype for i, _ in nodes for t in _parts(state.types[i])}
-        self.floats = [dtype for dtype in dtypes if dtype in FLOATS]
+        self.floats = _floats(plan, state, sides)
+        reference = _floats(plan, state, sides[:1]) or self.floats
+        self.epsilon = max((_EPSILON[dtype] for dtype in reference), default=0.0)
+        left, right = ({plan.nodes[i].op for i in reachable(plan, [side])} & _COMPOSED for side in sides)
+        rounds_alike = (
+            ops <= _VIEWS | _ACCUMULATING | {"map"}
+            and left == right  # what is composed rounds once here, its steps would each by themselves
+            and (self.fns <= _ROUNDS_ONCE or self.floats <= _STEPWISE)
+        )
         exact = rule_class is RuleClass.EXACT
         # In double precision there is no wider type to accumulate in:
         # sums in another order round differently.
         self.bitwise = not self.floats or (
-            exact and rounds_once and not (summing and "float64" in self.floats)
+            exact and rounds_alike and not (summing and "float64" in self.floats)
         )
         self.allowed = 1 if summing else 0  # elements that may round differently: the sum lay on the edge
         self.wide = not self.bitwise and "cast" not in ops
@@ -133,10 +145,9 @@ class Comparison:
 
     def tolerance(self, scale: float) -> float:
         """The greatest difference that is no difference."""
-        epsilon = max((_EPSILON[dtype] for dtype in self.floats), default=0.0)
         if self.rule_class is RuleClass.APPROXIMATE:
             return (self.error or _APPROXIMATE) * scale
-        relative = epsilon * (_ULPS if self.wide else 64.0)
+        relative = self.epsilon * (_ULPS if self.wide else 64.0)
         return max(relative, _DOUBLE) * scale
 
     def differ(self, leaves: Mapping[int, Any]) -> tuple[Any, Any, Any] | None:
@@ -156,6 +167,8 @@ class Comparison:
             left = run.value(self.sides[0])
         except Exception as error:
             raise Rejected(str(error)) from None
+        if not self.has_its_shape(left, self.sides[0]):
+            raise Rejected("inference and evaluation disagree")
         right = run.value(self.sides[1])
         for a, b in zip(_parts(left), _parts(right), strict=True):
             if a.shape != b.shape:
@@ -164,6 +177,11 @@ class Comparison:
             if beyond.any() or (self.bitwise and bits.sum() > self.allowed):
                 return a, b, bits
         return None
+
+    def has_its_shape(self, value: Any, side: int) -> bool:
+        """Whether a value has the shape that was inferred for it."""
+        types = _parts(self.state.types[side])
+        return [part.shape for part in _parts(value)] == [type_.shape for type_ in types]
 
     def masks(self, a: Any, b: Any, scale: float) -> tuple[Any, Any]:
         """Where two arrays of one shape differ at all, and where they differ by more than the tolerance."""
@@ -174,6 +192,15 @@ class Comparison:
             a, b = a.astype(np.float64), b.astype(np.float64)
             wrong = np.asarray(~((a == b) | (np.isnan(a) & np.isnan(b))))
             return wrong, wrong & ~(np.abs(a - b) <= self.tolerance(scale))
+
+
+def _floats(plan: Plan, state: State, roots: Iterable[int]) -> set[str]:
+    """The floating-point dtypes of what ``roots`` are computed from and by."""
+    return {t.dtype for i in reachable(plan, roots) for t in _parts(state.types[i])} & {*FLOATS}
+
+
+def _contiguous(value: Any) -> Any:
+    return tuple(map(np.ascontiguousarray, value)) if isinstance(value, tuple) else value.copy(order="C")
 
 
 def _parts(value: Any) -> tuple[Any, ...]:

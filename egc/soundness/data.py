@@ -78,7 +78,8 @@ def _floats(shape: Sequence[int], mode: str, rng: np.random.Generator) -> Any:
 def _indices(plan: Plan, state: State, rng: np.random.Generator) -> dict[int, Any]:
     """Valid indices for the leaves that an operator reads as such; a scatter's name no element twice."""
     found: dict[int, Any] = {}
-    for node in plan.nodes[: plan.left]:
+    # A scatter asks for more than a gather of the same indices: that they are distinct.
+    for node in sorted(plan.nodes[: plan.left], key=lambda node: node.op.startswith("scatter")):
         position = _INDEXED.get(node.op)
         if position is None or plan.nodes[node.children[position]].op != "leaf":
             continue
