@@ -120,7 +120,8 @@ def _new_shape(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
 
 
 def _wider_shape(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
-    lead = c.shape(c.rng.choice((0, 0, 0, 1)))
+    # A scalar fits any shape.
+    lead = c.shape(c.rng.choice((0, 0, 0, 1) if _first(operands).rank else (0, 1, 2, 3)))
     return (*lead, *(c.extent() if d == 1 and c.chance(0.7) else d for d in _first(operands).extents))
 
 
@@ -130,34 +131,47 @@ def _perm(operands: Operands, attrs: Attrs, c: Context) -> Perm:
     return Perm(tuple(axes), tuple(axes.index(i) for i in range(rank)))
 
 
-def _slices(operands: Operands, attrs: Attrs, c: Context) -> list[tuple[int, int, int]]:
-    """(start, size, step) of each axis, chosen together when the first of them is asked for."""
-    if id(operands) not in c.slices:
-        c.slices[id(operands)] = [
-            _slice(extent, i, attrs, c) for i, extent in enumerate(_first(operands).extents)
-        ]
-    return c.slices[id(operands)]
+_STEPS = (1, 1, 2, -1, -2)
 
 
-def _slice(extent: int, i: int, attrs: Attrs, c: Context) -> tuple[int, int, int]:
-    """One axis of a slice; steps of both signs, now and then nothing at all."""
-    steps, starts = attrs.get("steps"), attrs.get("starts")
-    step = steps[i] if steps is not None and i < len(steps) else c.rng.choice((1, 1, 2, -1, -2))
-    if extent == 0:
-        return 0, 0, step
-    if starts is not None and i < len(starts):
-        start = starts[i]
-    elif c.chance(0.5):
-        start = 0 if step > 0 else extent - 1
-    else:
-        start = c.rng.randrange(extent)
-    room = (extent - 1 - start) // step if step > 0 else start // -step if step else 0
-    most = max(1, room + 1)
-    return start, 0 if c.chance(0.05) else most if c.chance(0.5) else c.rng.randint(1, most), step
+def _axes_of(operands: Operands, attrs: Attrs, *names: str) -> list[tuple[int, list[int | None]]]:
+    """Each axis: its extent, and its items of the attributes of a slice that are known."""
+    known = [attrs.get(name) or () for name in names]
+    return [
+        (extent, [vector[i] if i < len(vector) else None for vector in known])
+        for i, extent in enumerate(_first(operands).extents)
+    ]
 
 
-def _part(k: int) -> Callable[[Operands, Attrs, Context], tuple[int, ...]]:
-    return lambda operands, attrs, c: tuple(entry[k] for entry in _slices(operands, attrs, c))
+def _within(extent: int, start: int, step: int) -> int:
+    """How many elements of an axis there are from ``start`` on."""
+    return 1 + ((extent - 1 - start) // step if step > 0 else start // -step if step else 0)
+
+
+def _starts(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
+    return tuple(
+        0 if extent == 0 else c.rng.choice((0, 0, extent - 1, c.rng.randrange(extent)))
+        for extent, _ in _axes_of(operands, attrs)
+    )
+
+
+def _sizes(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
+    """Now and then nothing at all; most often as much as there is in one direction."""
+    found = []
+    for extent, (start, step) in _axes_of(operands, attrs, "starts", "steps"):
+        most = max(1, _within(extent, start or 0, step or c.rng.choice(_STEPS)))
+        size = 0 if c.chance(0.05) else most if c.chance(0.5) else c.rng.randint(1, most)
+        found.append(size if extent else 0)
+    return tuple(found)
+
+
+def _steps(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
+    """Steps of both signs that stay within the axis."""
+    found = []
+    for extent, (start, size) in _axes_of(operands, attrs, "starts", "sizes"):
+        fitting = [step for step in _STEPS if _within(extent, start or 0, step) >= (size or 0)]
+        found.append(c.rng.choice(fitting or _STEPS))
+    return tuple(found)
 
 
 def _amounts(operands: Operands, attrs: Attrs, c: Context) -> tuple[int, ...]:
@@ -225,9 +239,9 @@ ATTRIBUTES: dict[tuple[str, str], Callable[[Operands, Attrs, Context], Any]] = {
     ("dim", "value"): lambda operands, attrs, c: c.shape(c.rng.choice((1, 2, 3))),
     ("", "perm"): _perm,
     ("pool", "window"): _window,
-    ("slice", "starts"): _part(0),
-    ("slice", "sizes"): _part(1),
-    ("slice", "steps"): _part(2),
+    ("slice", "starts"): _starts,
+    ("slice", "sizes"): _sizes,
+    ("slice", "steps"): _steps,
     ("pad", "low"): _amounts,
     ("pad", "high"): _amounts,
     ("pad", "interior"): _gaps,

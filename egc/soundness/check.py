@@ -14,9 +14,18 @@ from egc.rules.diagnostics import Diagnostic
 from egc.rules.lint import keyword_span
 from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
+from egc.soundness.consumers import misled
 from egc.soundness.nest_report import check_nests
 from egc.soundness.plan import LEAVES, Plan, evaluate
-from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, find_definitions
+from egc.soundness.premises import (
+    CONSTANT,
+    FUSION,
+    ROW_VECTOR,
+    TYPE_FACTS,
+    VARIES,
+    Knowledge,
+    find_definitions,
+)
 from egc.soundness.search import Failure, Result, Searcher
 from egc.soundness.show import SHOWN, show
 
@@ -38,6 +47,8 @@ def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
     for rule in rules:
         if claims_something(rule, knowledge):
             found.extend(findings(rule, Searcher(rule, knowledge).run()))
+    for stating, consumer, failure in misled(rules, knowledge, lambda r: claims_something(r, knowledge)):
+        found.append(_misleading(stating, consumer, failure))
     return found + check_nests(rules, loaded)
 
 
@@ -70,7 +81,7 @@ def claims_something(rule: Rule, knowledge: Knowledge) -> bool:
                         return True
             case s.Set(target=s.Call(head=head)) if head in TYPE_FACTS:
                 return True
-            case s.Call(head=head) if head in (CONSTANT, ROW_VECTOR):
+            case s.Call(head=head) if head in (CONSTANT, ROW_VECTOR, VARIES, FUSION):
                 return True
     return False
 
@@ -98,6 +109,20 @@ def findings(rule: Rule, result: Result) -> list[Diagnostic]:
             )
         ]
     return []
+
+
+def _misleading(stating: Rule | s.Call, consumer: Rule, failure: Failure) -> Diagnostic:
+    """The error for a stated fact that another file's rule draws a wrong conclusion from."""
+    if isinstance(stating, Rule):
+        name, at = f"`{stating.name}`", keyword_span(stating)
+    else:
+        name, at = f"this row of `{stating.head}`", stating.span
+    return Diagnostic(
+        f"{name} is unsound: `{consumer.name}` follows from it, and {failure.why}",
+        at,
+        f"`{consumer.name}` is at {consumer.location}",
+        details=tuple(counterexample(consumer, failure)),
+    )
 
 
 def hint(rule: Rule, failure: Failure) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from egc.ir.types import FLOATS, TensorType, is_float, is_integer
+
+_SHORT = 8  # extents of which a shape may have several
 
 Operands = Sequence[TensorType | None]
 Attrs = Mapping[str, Any]
@@ -61,16 +63,18 @@ class Context:
     dtype: str
     rank: int
     extents: Sequence[int]
-    # By operand list: see egc.soundness.attributes.
-    slices: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
 
     def extent(self) -> int:
         """An extent."""
         return self.rng.choice(self.extents)
 
     def shape(self, rank: int) -> tuple[int, ...]:
-        """A shape of that rank; a long one has short axes."""
-        return tuple(self.extent() if rank < 4 else min(self.extent(), 3) for _ in range(rank))
+        """A shape of that rank; one of many axes has short ones, and one axis at most is long."""
+        shape: list[int] = []
+        for _ in range(rank):
+            most = 3 if rank >= 4 else max(self.extents) if max(shape, default=0) <= _SHORT else _SHORT
+            shape.append(min(self.extent(), most))
+        return tuple(shape)
 
     def chance(self, probability: float) -> bool:
         """True with that probability."""

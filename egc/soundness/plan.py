@@ -3,8 +3,10 @@ attributes as code.
 
 Code is a nested tuple, evaluated by :func:`evaluate` under an environment of attribute values and node types:
 
-    ("value", v)    ("var", name)    ("prim", head, code…)    ("dim", code)    ("perm", code, code)
-    ("shape", node)    ("dtype", node)
+    ("value", v)    ("var", name)    ("prim", head, code…)    ("dim", code)    ("sym", code)
+    ("perm", code, code)    ("shape", node)    ("dtype", node)
+
+A symbolic dim is the extent that stands for it at an instance.
 """
 
 from __future__ import annotations
@@ -16,10 +18,19 @@ from typing import Any
 
 from egc.egraph.vocabulary import CONSTRUCTORS
 from egc.ir.scalar import BY_CONSTRUCTOR
-from egc.ir.types import TensorType
+from egc.ir.types import DTYPES, TensorType
 from egc.rules import syntax as s
 from egc.rules.primitives import SIGNATURES
-from egc.soundness.premises import CONSTANT, ROW_VECTOR, TYPE_FACTS, Knowledge, Resolved, Unsolvable
+from egc.soundness.premises import (
+    CONSTANT,
+    FUSION,
+    ROW_VECTOR,
+    TYPE_FACTS,
+    VARIES,
+    Knowledge,
+    Resolved,
+    Unsolvable,
+)
 from egc.soundness.values import Perm, Undefined, apply, same
 
 Code = tuple[Any, ...]
@@ -75,15 +86,22 @@ class Plan:
         self.tests = [self.code(test) for test in resolved.tests]
         self.constants = [self.node(expr) for expr in resolved.constants]
         self.rows = [self.node(expr) for expr in resolved.rows]
-        for expr in resolved.varying:
-            self.node(expr)
+        self.varying = [self.node(expr) for expr in resolved.varying]
         for name in tensors:
             self.node(s.Var(name, s.Span(s.Source("", ""), 0, 0)))
         self.left = len(self.nodes)
         self.claims: list[Claim] = []
-        written = {number for code in (*self.tests, *chain(*self.equations)) for number in floats(code)}
+        asked = (*self.tests, *chain(*self.equations))
         # What a premise compares a constant with, and numbers on either side of it.
+        written = {number for code in asked for number in literals(code, float)}
         self.numbers = tuple(sorted({n * f for n in written for f in (0.5, 1.0, 2.0)}))
+        # Likewise what it may compare an extent with, where that is more than extents commonly are here.
+        attrs = (code for node in self.nodes for _, code in node.attrs)
+        counts = {number for code in (*asked, *attrs) for number in literals(code, int) if 4 < number <= 4096}
+        self.extents = tuple(sorted({n + d for n in counts for d in (-1, 0, 1)}))
+        self.dtypes = tuple(
+            dtype for dtype in DTYPES if any(dtype in literals(code, str) for code in (*asked, *attrs))
+        )
 
     def claim(self, actions: Sequence[s.Action], sorts: Mapping[str, str]) -> None:
         """Compile what a rule's actions claim of its match. Raises Unsolvable."""
@@ -100,8 +118,9 @@ class Plan:
                 case s.Set(target=s.Call(head=head, args=args), value=value) if head in TYPE_FACTS:
                     what = (self.node(self.knowledge.expanded(args[0])), self.code(value))
                     self.claims.append(Claim(head, what, action))
-                case s.Call(head=head, args=args) if head in (CONSTANT, ROW_VECTOR):
-                    self.claims.append(Claim(head, (self.node(self.knowledge.expanded(args[0])),), action))
+                case s.Call(head=head, args=args) if head in (CONSTANT, ROW_VECTOR, VARIES, FUSION):
+                    about = tuple(self.node(self.knowledge.expanded(arg)) for arg in args)
+                    self.claims.append(Claim(head, about, action))
 
     def is_tensor(self, expr: s.Expr, sorts: Mapping[str, str]) -> bool:
         """Whether an expression of an action is a tensor."""
@@ -161,6 +180,8 @@ class Plan:
                     return ("value", BY_CONSTRUCTOR[head].name)
                 if head == "I":
                     return ("dim", self.code(args[0]))
+                if head == "Sym":
+                    return ("sym", self.code(args[0]))
                 if head == "P":
                     return ("perm", self.code(args[0]), self.code(args[1]))
                 if self.knowledge.is_tensor(head):
@@ -174,6 +195,7 @@ class State:
 
     def __init__(self, nodes: int) -> None:
         self.values: dict[str, Any] = {}
+        self.symbols: dict[str, int] = {}
         self.types: list[Any] = [None] * nodes  # TensorType, or a tuple of them for several results
         self.compiling: State | None = None  # the match as the compiler sees it, with symbolic extents
         self.unknown: dict[str, int] = {}  # what these are here
@@ -196,6 +218,11 @@ def evaluate(code: Code, state: State) -> Any:
             return state.values[code[1]]
         case "dim":
             return evaluate(code[1], state)
+        case "sym":
+            name = evaluate(code[1], state)
+            if name not in state.symbols:
+                raise Unbound
+            return state.symbols[name]
         case "perm":
             return Perm(evaluate(code[1], state), evaluate(code[2], state))
         case "shape":
@@ -215,6 +242,10 @@ def bind(code: Code, value: Any, state: State) -> bool:
             return True
         case "dim":
             return isinstance(value, int) and bind(code[1], value, state)
+        case "sym":
+            if code[1][0] == "var" and code[1][1] not in state.values:
+                state.values[code[1][1]] = f"extent {value}"
+            return state.symbols.setdefault(evaluate(code[1], state), value) == value
         case "perm":
             return (
                 isinstance(value, Perm)
@@ -240,11 +271,11 @@ def variables(code: Code) -> set[str]:
     }
 
 
-def floats(code: Code) -> set[float]:
-    """The floating-point literals of an attribute's code."""
+def literals(code: Code, kind: type) -> set[Any]:
+    """The literals of one type in an attribute's code."""
     if code[0] == "value":
-        return {code[1]} if isinstance(code[1], float) else set()
-    return {number for part in code[1:] if isinstance(part, tuple) for number in floats(part)}
+        return {code[1]} if type(code[1]) is kind else set()
+    return {number for part in code[1:] if isinstance(part, tuple) for number in literals(part, kind)}
 
 
 def attribute_values(node: Node, state: State) -> Mapping[str, Any]:

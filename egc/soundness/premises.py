@@ -11,16 +11,20 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from egc.ir.scalar import BY_CONSTRUCTOR
 from egc.rules import syntax as s
 from egc.rules.environment import Environment, Kind
 from egc.rules.primitives import SIGNATURES
 from egc.rules.rule import Rule
 
 MAX_DEPTH = 6  # of derivations within derivations
+MAX_STEPS = 500  # derivations that are tried for the premises of one rule
 
 # Facts that egc itself states, with a meaning in terms of the tensor: computed here, not derived.
 TYPE_FACTS = ("shape", "dtype")
 CONSTANT, VARIES, ROW_VECTOR, VALUE = "is-const", "varies", "row-vector", "value"
+FUSION = "may-fuse"
+NAME = "Id"  # names a value of the model
 
 
 class Unsolvable(Exception):
@@ -59,9 +63,11 @@ class Knowledge:
         if not isinstance(expr, s.Call):
             return expr
         args = tuple(map(self.expanded, expr.args))
-        definition = self.definitions.get(expr.head)
-        if definition is not None:
-            body = s.substitute(definition.body, dict(zip(definition.params, args, strict=True)))
+        function = applied(expr)
+        definition = self.definitions.get(function or expr.head)
+        given = args[1:] if function else args
+        if definition is not None and len(definition.params) == len(given):
+            body = s.substitute(definition.body, dict(zip(definition.params, given, strict=True)))
             return self.expanded(body)
         return s.Call(expr.head, args, expr.span, expr.head_span)
 
@@ -79,7 +85,12 @@ class Resolved:
     constants: list[s.Expr] = field(default_factory=list)  # tensors known when compiling
     rows: list[s.Expr] = field(default_factory=list)  # row vectors
     varying: list[s.Expr] = field(default_factory=list)
-    choices: list[int] = field(default_factory=list)  # which derivations were taken
+    choices: list[int] = field(default_factory=list)  # which derivations were taken, by number …
+    used: list[Rule | s.Call] = field(default_factory=list)  # … and what states them
+
+    def copy(self) -> Resolved:
+        """A copy that can be changed by itself."""
+        return Resolved(**{key: value.copy() for key, value in vars(self).items()})
 
     def walk(self, expr: s.Expr) -> s.Expr:
         """What a variable stands for at its outermost."""
@@ -96,11 +107,17 @@ class Resolved:
 
 
 class Resolver:
-    """Resolves the premises of one rule, choosing among derivations at random."""
+    """Resolves the premises of one rule, choosing among derivations at random, most often among those that
+    are ``preferred``.
+    """
 
-    def __init__(self, knowledge: Knowledge, rng: random.Random) -> None:
+    def __init__(
+        self, knowledge: Knowledge, rng: random.Random, preferred: Sequence[Rule | s.Call] = ()
+    ) -> None:
         self.knowledge = knowledge
         self.rng = rng
+        self.preferred = {*map(id, preferred)}
+        self.steps = 0
         self.out = Resolved()
         self.fresh = 0
         self.tensors: set[str] = set()  # the variables that stand for e-classes
@@ -141,6 +158,8 @@ class Resolver:
             self.unify(args[0], args[1])
             for table, arg in zip(TYPE_FACTS, args[2:4], strict=True):
                 self.unify(arg, s.Call(table, (args[1],), fact.span, fact.span))
+            if isinstance(args[4], s.Lit):
+                (self.out.constants if args[4].value else self.out.varying).append(args[1])
         elif fact.head not in TYPE_FACTS:
             self.derive(fact.head, args, depth)
 
@@ -161,18 +180,43 @@ class Resolver:
 
     def derive(self, head: str, args: tuple[s.Expr, ...], depth: int) -> None:
         """Make a table's row hold: by a fact of a file, or by a rule that states it."""
-        ways: list[tuple[Rule | None, Sequence[s.Expr]]] = [
-            (None, call.args) for call in self.knowledge.facts if call.head == head
+        ways: list[tuple[Rule | s.Call, Sequence[s.Expr]]] = [
+            (call, call.args) for call in self.knowledge.facts if call.head == head
         ]
         ways += [(rule, stated) for rule in self.knowledge.rules for stated in stated_rows(rule, head)]
         if not ways:
             raise Unsolvable(f"no rule or fact states `{head}`")
         if depth >= MAX_DEPTH:
             raise Unsolvable(f"`{head}` rests on itself")
-        choice = self.rng.randrange(len(ways))
+        order = self.rng.sample(range(len(ways)), len(ways))
+        if self.rng.random() < 0.7:
+            order.sort(key=lambda i: id(ways[i][0]) not in self.preferred)
+        failed: Unsolvable | None = None
+        for choice in order:
+            before = self.out.copy()
+            try:
+                self.take(choice, *ways[choice], args, depth)
+                return
+            except Unsolvable as error:
+                self.out, failed = before, error
+        assert failed is not None
+        raise failed
+
+    def take(
+        self,
+        choice: int,
+        rule: Rule | s.Call,
+        stated: Sequence[s.Expr],
+        args: tuple[s.Expr, ...],
+        depth: int,
+    ) -> None:
+        """Derive a row in one way. Raises Unsolvable."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise Unsolvable("no derivation was found")
         self.out.choices.append(choice)
-        rule, stated = ways[choice]
-        if rule is None:
+        self.out.used.append(rule)
+        if isinstance(rule, s.Call):
             self.unify_all(args, stated)
             return
         self.fresh += 1
@@ -207,6 +251,8 @@ class Resolver:
         if isinstance(a, s.Lit) and isinstance(b, s.Lit):
             raise Unsolvable(f"{a.value} and {b.value} differ")
         if isinstance(a, s.Call) and isinstance(b, s.Call) and self.opens(a.head) and self.opens(b.head):
+            if NAME in (a.head, b.head) and a.head != b.head:
+                return  # any tensor may be a value of the model
             if a.head != b.head or len(a.args) != len(b.args):
                 raise Unsolvable(f"`{a.head}` and `{b.head}` differ")
             for x, y in zip(a.args, b.args, strict=True):
@@ -257,24 +303,75 @@ def find_definitions(
     known: Iterable[str],
     sorts: Sequence[str] = ("T", "Multi"),
 ) -> dict[str, Definition]:
-    """The definitions of constructors of ``sorts`` that are not ``known``: the first rule that equates
-    ``(name x…)``, its arguments distinct variables,
-    with a term over no other variables and of constructors that are known by then.
+    """The definitions of constructors of ``sorts`` that are not ``known``, and of scalar functions: the first
+    rule that equates ``(name x…)`` or ``(Map1 (Name) x)``, its arguments distinct variables, with a term over
+    no other variables and of constructors that are known by then; one without a condition goes first.
     """
     known = set(known)
     found: dict[str, Definition] = {}
-    for rule in rules:
-        if rule.left is None or rule.right is None or len(rule.premises) > 1:
-            continue
-        for side, body in ((rule.left, rule.right), (rule.right, rule.left)):
-            if not isinstance(side, s.Call) or side.head in known or side.head in found:
+    ways = [(rule, pair) for rule in rules for pair in _equated(rule)]
+    for conditional in (False, True):
+        for rule, (side, body) in ways:
+            name, args = _defined(environment, side, sorts)
+            if name is None or name in known or name in found or conditional != (len(rule.premises) > 1):
                 continue
-            if not _makes(environment, side.head, sorts):
-                continue
-            params = [arg.name for arg in side.args if isinstance(arg, s.Var)]
-            names = {part.name for part in s.walk(body) if isinstance(part, s.Var)}
-            heads = {part.head for part in s.walk(body) if isinstance(part, s.Call)}
-            unknown = {h for h in heads if _makes(environment, h, sorts)} - known - set(found)
-            if len(set(params)) == len(side.args) and names <= set(params) and not unknown:
-                found[side.head] = Definition(side.head, tuple(params), body)
+            params = [arg.name for arg in args if isinstance(arg, s.Var)]
+            parts = [*s.walk(body)]
+            names = {part.name for part in parts if isinstance(part, s.Var)}
+            unknown = {
+                part.head
+                for part in parts
+                if isinstance(part, s.Call) and _makes(environment, part.head, sorts)
+            } - {*known, *found}
+            circular = any(isinstance(part, s.Call) and part.head == name for part in parts)
+            if len(set(params)) == len(args) and names <= set(params) and not unknown and not circular:
+                found[name] = Definition(name, tuple(params), body)
     return found
+
+
+def _equated(rule: Rule) -> list[tuple[s.Expr, s.Expr]]:
+    """The terms that a rule unites, each in both orders, with what premises say of their variables."""
+    terms = {action.name: action.value for action in rule.actions if isinstance(action, s.Let)}
+    for fact in rule.premises:
+        if isinstance(fact, s.Eq):
+            for a, b in ((fact.left, fact.right), (fact.right, fact.left)):
+                if (
+                    isinstance(a, s.Var)
+                    and isinstance(b, s.Call)
+                    and b.head not in (*SIGNATURES, *TYPE_FACTS)
+                ):
+                    terms.setdefault(a.name, b)
+    found = []
+    for action in rule.actions:
+        if isinstance(action, s.Union):
+            left, right = (_spelled_out(side, terms) for side in (action.left, action.right))
+            found += [(left, right), (right, left)]
+    return found
+
+
+def _spelled_out(expr: s.Expr, terms: Mapping[str, s.Expr], depth: int = MAX_DEPTH) -> s.Expr:
+    if isinstance(expr, s.Var) and expr.name in terms and depth:
+        return _spelled_out(terms[expr.name], terms, depth - 1)
+    if isinstance(expr, s.Call):
+        args = tuple(_spelled_out(arg, terms, depth) for arg in expr.args)
+        return s.Call(expr.head, args, expr.span, expr.head_span)
+    return expr
+
+
+def _defined(
+    environment: Environment, side: s.Expr, sorts: Sequence[str]
+) -> tuple[str | None, tuple[s.Expr, ...]]:
+    """What ``side`` may define: a constructor, or the scalar function that it applies; and to what."""
+    if isinstance(side, s.Call) and _makes(environment, side.head, sorts):
+        function = applied(side)
+        if function is not None:
+            return function, side.args[1:]
+        return side.head, side.args
+    return None, ()
+
+
+def applied(call: s.Call) -> str | None:
+    """The scalar function of which a rule file says more than that it exists, where a term applies one."""
+    if call.head not in ("Map1", "Map2", "Map3") or not isinstance(call.args[0], s.Call):
+        return None
+    return call.args[0].head if call.args[0].head not in BY_CONSTRUCTOR else None

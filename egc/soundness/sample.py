@@ -8,7 +8,7 @@ An attempt that breaks one is given up.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from egc.soundness.context import Context, admits, row_vector
 from egc.soundness.fit import choose_attribute, choose_operand, order
 from egc.soundness.plan import Code, Node, Plan, State, Unbound, attribute_values, bind, evaluate, variables
 from egc.soundness.values import Perm, Rejected, Undefined, same
+from egc.soundness.wishes import Wish, wish_for
+
+PROPOSALS = 8  # random operands or attributes that are compared with what the equations ask for
 
 
 def sample(plan: Plan, context: Context) -> State:
@@ -46,10 +49,8 @@ class _Sampler:
             waiting.remove(chosen)
         for i in range(self.left):
             if self.state.types[i] is None:
-                shape = self.context.shape(self.context.rank)
-                self.state.types[i] = TensorType(
-                    self.context.dtype, row_vector(shape) if i in self.plan.rows else shape
-                )
+                self.propagate()
+                self.state.types[i] = self.leaf(i, self.any_type)
         for claim in self.plan.claims:
             if claim.kind == "equal":  # of attributes, which may stand in no tensor
                 for name in sorted({name for code in claim.about for name in variables(code)}):
@@ -71,7 +72,9 @@ class _Sampler:
             name for _, code in node.attrs for name in variables(code) if name not in self.state.values
         }
         asked = {name for pair in self.equations for code in pair for name in variables(code)}
-        computed = sum(self.known(code) is None and code[0] == "prim" for _, code in node.attrs)
+        computed = sum(
+            self.known(code) is None and code[0] in ("prim", "shape", "dtype") for _, code in node.attrs
+        )
         return len(unknown & asked) + computed
 
     def known(self, code: Code) -> Any:
@@ -119,6 +122,8 @@ class _Sampler:
     def fit(self, number: int, node: Node) -> None:
         """Choose what is open of a node's operands and attributes, and infer its type."""
         types = self.state.types
+        for _, code in node.attrs:
+            self.settle(code)
         operands = [types[child] for child in node.children]
         attrs = {name: self.plain(code) for name, code in node.attrs}
         codes = dict(node.attrs)
@@ -130,6 +135,16 @@ class _Sampler:
                 attrs[what] = self.choose(what, codes[what], node, operands, attrs)
         types[number] = self.type_of(node)
 
+    def settle(self, code: Code) -> None:
+        """Type the leaves whose shape or dtype an attribute is computed from: the operands can follow."""
+        if code[0] in ("shape", "dtype"):
+            leaf = code[1]
+            if self.state.types[leaf] is None and self.plan.nodes[leaf].op == "leaf":
+                self.state.types[leaf] = self.leaf(leaf, self.any_type)
+        for part in code[1:]:
+            if isinstance(part, tuple) and part and isinstance(part[0], str):
+                self.settle(part)
+
     def plain(self, code: Code) -> Any:
         value = self.known(code)
         return value.axes if hasattr(value, "axes") else value
@@ -138,15 +153,32 @@ class _Sampler:
         """Type the leaf that is operand ``i``, which may be other operands of the node, too."""
         leaf = node.children[i]
         try:
-            chosen = choose_operand(node.op, i, operands, attrs, self.context)
+            chosen = self.leaf(leaf, lambda: choose_operand(node.op, i, operands, attrs, self.context))
         except (IndexError, ValueError) as error:  # the other operands do not fit the operator at all
             raise Rejected(str(error)) from None
-        if leaf in self.plan.rows:
-            chosen = TensorType(chosen.dtype, row_vector(chosen.extents))
         for j, child in enumerate(node.children):
             if child == leaf:
                 operands[j] = chosen
         self.state.types[leaf] = chosen
+
+    def any_type(self) -> TensorType:
+        return TensorType(self.context.dtype, self.context.shape(self.context.rank))
+
+    def leaf(self, leaf: int, propose: Callable[[], TensorType]) -> TensorType:
+        """The first type proposed that the equations ask for; else the last one, bent to them."""
+        wish = self.wish(("shape", leaf))
+        for _ in range(PROPOSALS if wish else 1):
+            chosen = propose()
+            if wish.is_met(chosen.shape):
+                break
+        else:
+            chosen = TensorType(chosen.dtype, wish.imposed_on(chosen.extents, self.context.extent))
+        dtypes = [self.known(b) for pair in self.equations for a, b in _ways(pair) if a == ("dtype", leaf)]
+        dtype = next((dtype for dtype in dtypes if dtype in DTYPES), chosen.dtype)
+        return TensorType(dtype, row_vector(chosen.extents) if leaf in self.plan.rows else chosen.shape)
+
+    def wish(self, subject: Code) -> Wish:
+        return wish_for(subject, self.equations, self.known)
 
     def choose(self, name: str, code: Code, node: Node, operands: list[Any], attrs: dict[str, Any]) -> Any:
         """A value for an attribute, bound to the variables that stand for it."""
@@ -161,7 +193,11 @@ class _Sampler:
         elif node.op == "output":
             value = self.context.rng.randrange(2)
         else:
-            value = self.attribute(name, node, operands, attrs)
+            wish = self.wish(code)
+            for _ in range(PROPOSALS):
+                value = self.attribute(name, node, operands, attrs)
+                if not isinstance(value, tuple) or wish.is_met(value):
+                    break
         try:
             if not bind(code, value, self.state):
                 raise Rejected("an attribute does not fit")
@@ -179,7 +215,7 @@ class _Sampler:
     def splat_value(self, dtype: str, code: Code) -> float:
         if dtype == "bool":
             return float(self.context.rng.random() < 0.5)
-        values: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 5.0)
+        values: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 5.0, 100.0)
         if not dtype.startswith("u"):
             values += (-1.0, -2.0)
         if dtype.startswith(("float", "bfloat")):
@@ -198,6 +234,10 @@ class _Sampler:
             return node_type(node, self.state)
         except (InferError, Undefined, Unbound) as error:
             raise Rejected(str(error)) from None
+
+
+def _ways(pair: tuple[Code, Code]) -> tuple[tuple[Code, Code], tuple[Code, Code]]:
+    return pair, (pair[1], pair[0])
 
 
 def is_held(attrs: Mapping[str, Any]) -> bool:

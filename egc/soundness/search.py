@@ -14,19 +14,26 @@ from egc.ir.types import TensorType, numpy_dtype
 from egc.rules import syntax as s
 from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
+from egc.soundness.claims import refuted
 from egc.soundness.compare import Comparison, reachable
 from egc.soundness.context import Context
 from egc.soundness.data import PLAIN, leaf_arrays
-from egc.soundness.plan import Claim, Plan, State, Unbound, evaluate
-from egc.soundness.premises import CONSTANT, ROW_VECTOR, Knowledge, Resolver, Unsolvable
-from egc.soundness.sample import node_type, sample
+from egc.soundness.plan import Claim, Plan, State, Unbound, attribute_values
+from egc.soundness.premises import Knowledge, Resolver, Unsolvable
+from egc.soundness.sample import is_held, node_type, sample
 from egc.soundness.symbolic import run_time_states
-from egc.soundness.values import Rejected, Undefined, same
+from egc.soundness.values import Rejected, Undefined
 
-DTYPES = ("float32", "float64", "int32", "float16", "bool", "int64", "uint8", "bfloat16", "int8")
+# fmt: off
+DTYPES = (
+    "float32", "float64", "int32", "float16", "bool", "int64", "uint8", "bfloat16", "int8", "uint32", "int16",
+    "uint64", "uint16",
+)
+# fmt: on
 # Sizes of axes, smaller ones first, so that the first counterexample is a small one;
 # some with nothing at all.
 PALETTES = ((1, 2), (1, 2, 3), (0, 1, 2), (1, 3), (2, 3, 4), (1, 5, 2), (0, 2, 3), (4, 6), (1, 7, 3))
+RANK = 8  # of a tensor, at most
 PLANS = 24  # ways to derive the premises that are tried
 ATTEMPTS = 4000  # at shapes and attributes that satisfy the premises
 INSTANCES = 400  # that are evaluated at most
@@ -68,10 +75,14 @@ class Result:
 
 
 class Searcher:
-    """Searches for a counterexample of one rule. The same rule gives the same result, byte for byte."""
+    """Searches for a counterexample of one rule. The same rule gives the same result, byte for byte.
 
-    def __init__(self, rule: Rule, knowledge: Knowledge) -> None:
+    Where ``through`` is given, only among instances whose premises hold because of one of its rules or facts.
+    """
+
+    def __init__(self, rule: Rule, knowledge: Knowledge, through: Sequence[Rule | s.Call] = ()) -> None:
         self.rule = rule
+        self.through = through
         self.rng = random.Random(rule.name)
         self.numbers = np.random.default_rng(list(rule.name.encode()))
         self.result = Result()
@@ -85,12 +96,14 @@ class Searcher:
         named = {action.name for action in self.rule.actions if isinstance(action, s.Let)}
         tensors = [v for v, sort in self.rule.variables if sort in ("T", "Multi") and v not in named]
         for _ in range(PLANS):
-            resolver = Resolver(knowledge, self.rng)
+            resolver = Resolver(knowledge, self.rng, self.through)
             try:
                 resolved = resolver.resolve(self.rule)
                 if tuple(resolved.choices) in seen:
                     continue
                 seen.add(tuple(resolved.choices))
+                if self.through and not {*map(id, self.through)} & {*map(id, resolved.used)}:
+                    continue
                 plan = Plan(knowledge, resolved, tensors)
                 plan.claim(self.rule.actions, dict(self.rule.variables))
                 plans[tuple(resolved.choices)] = plan
@@ -107,17 +120,22 @@ class Searcher:
             if result.instances >= INSTANCES or self.work >= WORK:
                 break
             plan = self.plans[number % len(self.plans)]
-            palette = PALETTES[
-                min(result.instances // 8, len(PALETTES) - 1)
-                if self.rng.random() < 0.6
-                else self.rng.randrange(len(PALETTES))
-            ]
             dtype = DTYPES[(number // len(self.plans)) % len(DTYPES)]
-            found = self.attempt(plan, Context(self.rng, dtype, self.rank(plan), palette))
+            if plan.dtypes and self.rng.random() < 0.5:
+                dtype = self.rng.choice(plan.dtypes)
+            found = self.attempt(plan, Context(self.rng, dtype, self.rank(plan), self.palette(plan)))
             if found is not None:
                 result.failure = self.shrink(found)
                 break
         return result
+
+    def palette(self, plan: Plan) -> Sequence[int]:
+        """The extents of an attempt: small ones first, and now and then those that the rule speaks of."""
+        if plan.extents and self.rng.random() < 0.3:
+            return (1, 2, *plan.extents)
+        if self.rng.random() < 0.6:
+            return PALETTES[min(self.result.instances // 8, len(PALETTES) - 1)]
+        return self.rng.choice(PALETTES)
 
     def rank(self, plan: Plan) -> int:
         """The rank that most tensors of an attempt get: one that the rule speaks of, or any."""
@@ -157,12 +175,14 @@ class Searcher:
         roots = [part for part in claim.about if isinstance(part, int)]
         try:
             for i in sorted(reachable(plan, roots)):
+                if i >= plan.left and plan.nodes[i].op == "leaf":
+                    return failed(f"no premise says what {plan.nodes[i].label} is")
                 if i >= plan.left:
-                    state.types[i] = (
-                        _leaf_type(state, i)
-                        if plan.nodes[i].op == "leaf"
-                        else node_type(plan.nodes[i], state)
-                    )
+                    state.types[i] = node_type(plan.nodes[i], state)
+                    if plan.nodes[i].op == "splat":
+                        attrs = attribute_values(plan.nodes[i], state)
+                        if not is_held(attrs):
+                            return failed(f"no {attrs['dtype']} is {attrs['value']}")
             if claim.kind == "union":
                 return self.union(claim, plan, state, count)
             return self.fact(claim, plan, state)
@@ -175,27 +195,7 @@ class Searcher:
 
     def fact(self, claim: Claim, plan: Plan, state: State) -> Failure | None:
         """Check a fact about a tensor, or an equation of attributes."""
-        if claim.kind == "equal":
-            a, b = (evaluate(code, state) for code in claim.about)
-            why = "" if same(a, b) else f"{a} is not {b}"
-        elif claim.kind == CONSTANT:
-            leaves = {i for i in reachable(plan, claim.about) if plan.nodes[i].op == "leaf"}
-            constant = {j for i in plan.constants for j in reachable(plan, [i])}
-            loose = sorted(
-                plan.nodes[i].label for i in leaves - constant if not plan.nodes[i].label.startswith("(Const")
-            )
-            why = f"it depends on {', '.join(loose)}, which may be an input" if loose else ""
-        elif claim.kind == ROW_VECTOR:
-            shape = state.types[claim.about[0]].shape
-            why = f"its shape is {list(shape)}" if any(d != 1 for d in shape[:-1]) else ""
-        else:
-            type_ = state.types[claim.about[0]]
-            stated, true = evaluate(claim.about[1], state), getattr(type_, claim.kind)
-            why = (
-                ""
-                if stated == true
-                else f"it states the {claim.kind} {_shown(stated)}, but it is {_shown(true)}"
-            )
+        why = refuted(claim, plan, state)
         return Failure(claim, plan, state, {}, why) if why else None
 
     def union(self, claim: Claim, plan: Plan, state: State, count: bool) -> Failure | None:
@@ -252,7 +252,7 @@ class Searcher:
         best = failure
         for number in range(SHRINKING):
             palette = ((1,), (1, 2), (0, 1), (0, 1, 2), (1, 2, 3))[number % 5]
-            rank = self.rng.randrange(min(4, max(1, failure_rank(best))) + 1)
+            rank = self.rng.randrange(max(1, failure_rank(best)) + 1)
             dtype = _dtype_of(failure)
             found = self.attempt(failure.plan, Context(self.rng, dtype, rank, palette), count=False)
             if found is not None and found.claim is failure.claim and found.size < best.size:
@@ -325,16 +325,8 @@ def _dtype_of(failure: Failure) -> str:
     )
 
 
-def _leaf_type(state: State, i: int) -> TensorType:
-    raise Unbound
-
-
 def _types(type_: Any) -> str:
     return ", ".join(map(str, type_)) if isinstance(type_, tuple) else str(type_)
-
-
-def _shown(value: Any) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _lengths(plan: Plan) -> Sequence[int]:
@@ -346,7 +338,7 @@ def _lengths(plan: Plan) -> Sequence[int]:
     def visit(code: Any) -> None:
         if not isinstance(code, tuple) or not code:
             return
-        if code[0] == "value" and type(code[1]) is int and 1 <= code[1] <= 5:
+        if code[0] == "value" and type(code[1]) is int and 1 <= code[1] <= RANK:
             found.append(code[1])
         if code[:2] == ("prim", "vec-of"):
             found.append(len(code) - 2)
@@ -364,4 +356,4 @@ def _lengths(plan: Plan) -> Sequence[int]:
         if node.op == "attention":
             found += [4]
     extra = [n + 2 for n in found if any(node.op.startswith("conv") for node in plan.nodes)]
-    return [n for n in (*found, *extra) if n <= 5]
+    return [n for n in (*found, *extra) if n <= RANK]
