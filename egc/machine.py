@@ -93,7 +93,8 @@ class Tiles:
 class Machine:
     """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest
     first, the last one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache.
-    `overlap` is the part of the shorter costs that hides behind the longest one. `launch` is seconds a
+    `overlap` is the part of the shorter costs that hides behind the longest one; `exposed` the part of
+    the time of fetching constants from beyond the core's own caches that multiply-adds wait for. `launch` is seconds a
     kernel, `fork` seconds more for one whose iterations are shared among threads. `symbolic_extent` is what
     an unknown extent counts for.
     """
@@ -108,6 +109,7 @@ class Machine:
     line_bytes: int
     page_bytes: int
     overlap: float
+    exposed: float
     launch: float
     fork: float
     symbolic_extent: int
@@ -240,6 +242,7 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         line_bytes=table["line_bytes"],
         page_bytes=table["page_bytes"],
         overlap=table["overlap"],
+        exposed=table["exposed"],
         launch=table["launch_ns"] * 1e-9,
         fork=table["fork_ns"] * 1e-9,
         symbolic_extent=table["symbolic_extent"],

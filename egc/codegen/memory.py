@@ -235,6 +235,10 @@ class Memory:
         raw = self.b.inst(f"load {memory}, {pointer}, align {_align(access)}", memory)
         return self.scalars.from_memory(raw, access.dtype)
 
+    def address(self, access: Access, flat: Dim) -> Value:
+        """Where the element `flat` of an access stands."""
+        return self._advance(access, self.pointers[access.buffer], flat)
+
     def store(self, access: Access, flat: Dim, value: Value, mask: Value | None) -> None:
         """Store registers at the settled element number `flat`, in the lanes of `mask`."""
         b = self.b

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from egc.codegen.builder import Value, mangle
 from egc.codegen.evaluate import Evaluator, Point
+from egc.codegen.fetch import Fetch
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
 from egc.codegen.scalars import is_floating, register_type
@@ -29,7 +30,13 @@ class Reduction:
     """Writes the reduction loops of one variant of a stage's tile."""
 
     def __init__(
-        self, stage: Stage, value: Expr, loops: Sequence[Loop], walk: Walk, evaluator: Evaluator
+        self,
+        stage: Stage,
+        value: Expr,
+        loops: Sequence[Loop],
+        walk: Walk,
+        evaluator: Evaluator,
+        ahead: Sequence[Fetch] = (),
     ) -> None:
         assert stage.combine is not None
         self.combine = stage.combine
@@ -40,6 +47,7 @@ class Reduction:
         self.b = walk.b
         self.memory = walk.memory
         self.evaluator = evaluator
+        self.ahead = ahead
         self.lane_axis = next((loop.axis for loop in loops if loop.kind == "vec"), None)
         self.points: Sequence[Positions] = []
 
@@ -186,6 +194,8 @@ class Reduction:
         for axis in self.stage.reduce:
             if axis.name not in at:
                 at = {**at, axis.name: Position(self.walk.position(axis.name))}
+        for fetch in self.ahead:
+            fetch.write(at)
         mask = at[self.lane_axis].mask if self.lane_axis is not None else None
         return [
             self._step(acc, Point({**point, **at}), mask)

@@ -14,6 +14,7 @@ from itertools import product
 
 from egc.codegen.builder import Value
 from egc.codegen.evaluate import Evaluator, Point
+from egc.codegen.fetch import fetches
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
 from egc.codegen.reduction import Reduction
@@ -163,7 +164,9 @@ class StageWriter:
             for point in points:
                 self._finish(Point(point))
             return
-        reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator)
+        lanes = next((loop.axis for loop in self.tile if loop.kind == "vec"), None)
+        ahead = list(fetches(self.stage, lanes, self.walk)) if lanes is not None else []
+        reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator, ahead)
         for point, acc in zip(points, reduction.write(points), strict=True):
             self._finish(Point(point, acc))
 

@@ -43,12 +43,13 @@ class AxisState:
 
 
 class Walk:
-    """Opens loops, keeping the state of the axes in `axes`."""
+    """Opens loops, keeping the state of the axes in `axes`, and the loops outermost first in `loops`."""
 
     def __init__(self, memory: Memory, axes: Sequence[Axis]) -> None:
         self.memory = memory
         self.b = memory.b
         self.axes = {a.name: AxisState(a.extent, 0, a.extent, True) for a in axes}
+        self.loops: tuple[Loop, ...] = ()
 
     @contextmanager
     def state(self, axis: str, state: AxisState) -> Iterator[None]:
@@ -60,6 +61,11 @@ class Walk:
 
     def sequential(self, loop: Loop, body: Callable[[], None]) -> None:
         """A loop without carried values."""
+        outside, self.loops = self.loops, (*self.loops, loop)
+        self._sequential(loop, body)
+        self.loops = outside
+
+    def _sequential(self, loop: Loop, body: Callable[[], None]) -> None:
         state = self.axes[loop.axis]
         trips = self.memory.settle(state.trips(loop.step), {})
         if isinstance(trips, int) and trips <= 1:
@@ -107,8 +113,9 @@ class Walk:
                 loop = loops[position]
                 number = 0 if trips[position] == 1 else self.counter(own, trips[position])
                 self.axes[loop.axis] = self.axes[loop.axis].enter(loop.step, number)
+            self.loops = tuple(loops)
             body()
-            self.axes = saved
+            self.axes, self.loops = saved, ()
             return []
 
         b.loop(bound(thread), bound(b.add(thread, b.i64(1))), [], inside)

@@ -2,7 +2,7 @@
 
     nest  ::= kernel, pack*, shared loops, then for every stage its own loops, outermost first
     loop  ::= "for" AXIS "step" STEP KIND
-    pack  ::= "pack" BUFFER "dim" D "by" BLOCK
+    pack  ::= "pack" BUFFER "dim" D "by" BLOCK ["ahead"]
 
 A loop walks its axis from the position that the enclosing loops over that axis give, in steps of ``step``, up
 to the step of the nearest enclosing loop over the same axis (to the axis' extent where there is none). So
@@ -27,7 +27,8 @@ stage is a ``thread`` loop.
 
 ``pack`` gives a constant parameter a physical layout other than row-major: dim D is cut into blocks of BLOCK
 elements (zero-filled at the end);
-the block index becomes the outermost dim and the position in the block the innermost one.
+the block index becomes the outermost dim and the position in the block the innermost one. With ``ahead`` the
+next block is fetched into the core's own cache while one is in use; values do not change.
 """
 
 from __future__ import annotations
@@ -55,14 +56,17 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """The physical layout of a constant parameter: dim ``dim`` in panels of ``block`` elements."""
+    """The physical layout of a constant parameter: dim ``dim`` in panels of ``block`` elements, the next of
+    which is fetched while one is in use if ``ahead``.
+    """
 
     buffer: str
     dim: int
     block: int
+    ahead: bool = False
 
     def __str__(self) -> str:
-        return f"pack {self.buffer} dim {self.dim} by {self.block}"
+        return f"pack {self.buffer} dim {self.dim} by {self.block}{' ahead' if self.ahead else ''}"
 
     def physical_shape(self, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
         """The extents in memory of a buffer of logical ``shape``."""

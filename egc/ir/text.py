@@ -333,8 +333,9 @@ def parse_nest(text: str) -> Nest:
     kernel, used = _kernel(lines)
     packs: list[Pack] = []
     while used < len(lines) and lines[used].text.startswith("pack "):
-        match = lines[used].match(r"pack (\w+) dim (\d+) by (\d+)", "pack BUFFER dim D by BLOCK")
-        packs.append(Pack(match[1], int(match[2]), int(match[3])))
+        form = "pack BUFFER dim D by BLOCK [ahead]"
+        match = lines[used].match(r"pack (\w+) dim (\d+) by (\d+)( ahead)?", form)
+        packs.append(Pack(match[1], int(match[2]), int(match[3]), match[4] is not None))
         used += 1
     groups = list(_loop_groups(lines[used:]))
     names = [name for name, _, _ in groups]

@@ -56,6 +56,7 @@ class Access:
     store: bool = False
     guarded: bool = False
     reduced: bool = False  # read while reducing
+    ahead: bool = False  # in panels, of which the next one is fetched ahead
 
     def depends(self, axis: str) -> bool:
         """Whether the address changes along `axis`."""

@@ -24,10 +24,13 @@ _ROOT = "egc-nest"  # the relation that holds the nest of all loops
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """The body of stage number `stage`, reading from panels what `packs` says: (buffer, dim, width)."""
+    """The body of stage number `stage`, reading from panels what `pack` says: (buffer, dim, width). `ahead`:
+    the next panel is fetched meanwhile.
+    """
 
     stage: int
     pack: tuple[str, int, int] | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,7 @@ class Reader:
     def cells(self) -> dict[int, tuple[Cell, ...]]:
         """The cells of every e-class, in a fixed order."""
         found: dict[int, list[Cell]] = {}
-        for head in ("Do", "DoPacked", "For", "Then"):
+        for head in ("Do", "DoPacked", "DoAhead", "For", "Then"):
             for row in self.tables[head].rows:
                 cell = self.cell(head, row.inputs)
                 self.terms[cell] = (head, tuple(row.inputs))
@@ -239,11 +242,10 @@ class Reader:
         match head:
             case "Do":
                 return Do(int(self.string(inputs[0])))
-            case "DoPacked":
+            case "DoPacked" | "DoAhead":
                 stage, buffer, dim, width = inputs
-                return Do(
-                    int(self.string(stage)), (self.string(buffer), self.integer(dim), self.integer(width))
-                )
+                pack = (self.string(buffer), self.integer(dim), self.integer(width))
+                return Do(int(self.string(stage)), pack, head == "DoAhead")
             case "For":
                 axis, step, span, kind, child = inputs
                 return For(

@@ -103,8 +103,12 @@ class Chooser:
         if cell.pack is None:
             return State(STRAIGHT, (), (model,), self.bundle(cell, model.accesses))
         buffer, dim, width = cell.pack
-        accesses = tuple(a.packed(dim, width) if a.buffer == buffer else a for a in model.accesses)
-        return State(STRAIGHT, (), (model,), self.bundle(cell, accesses), packs=(cell.pack,))
+        accesses = tuple(
+            replace(a.packed(dim, width), ahead=cell.ahead) if a.buffer == buffer else a
+            for a in model.accesses
+        )
+        packs = ((*cell.pack, cell.ahead),)
+        return State(STRAIGHT, (), (model,), self.bundle(cell, accesses), packs=packs)
 
     def join(self, a: State, b: State) -> State:
         """Two finished parts one after the other."""
@@ -207,9 +211,24 @@ class Chooser:
             named.get("l3", 0.0),
             named["dram"],
             launch,
-            self.whole(terms) + launch,
+            self.whole(terms) + self.waiting(warm, terms, share) + launch,
             threads,
         )
+
+    def waiting(self, state: State, terms: Sequence[float], share: float) -> float:
+        """Seconds in which multiply-adds wait for constants from beyond the core's own caches, because the
+        latency of their first use is longer than what may run ahead of it: not where they are fetched ahead,
+        nor where all waits for that memory anyhow.
+        """
+        far = 0.0
+        for level, moved in zip(self.machine.levels[1:], state.traffic[1:], strict=True):
+            late = sum(
+                amount
+                for access, amount in zip(state.bundle.accesses, moved, strict=False)
+                if access.constant and access.reduced and not access.ahead
+            )
+            far = max(far, late * share / level.bandwidth, late / level.shared_bandwidth)
+        return self.machine.exposed * max(0.0, min(far, terms[0] - far))
 
 
 def busiest(iterations: float, threads: int) -> float:

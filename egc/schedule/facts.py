@@ -116,6 +116,16 @@ class FactWriter:
                     step % width == 0 for name, step in steps.items() if name != axis
                 ):
                     self.add("panel", body, access.buffer, along[0], width)
+                    self.far(model, access, along[0], width)
+
+    def far(self, model: StageModel, access: Access, dim: int, width: int) -> None:
+        """Whether to think of fetching panels ahead: the core's own caches do not hold the constant beside
+        all else, but two panels of it beside as much again.
+        """
+        own = self.machine.levels[0].bytes
+        panel = access.total / access.dims[dim].extent * width
+        if model.static.issuperset(model.parallel) and 3 * panel <= own < 2 * access.total:
+            self.add("far", access.buffer, width)
 
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:
         """Sizes of register tiles and blocks."""

@@ -19,7 +19,7 @@ from egc.rules.provenance import columns, is_recorded, table
 Term: TypeAlias = "tuple[str, tuple[Any, ...]]"  # constructor, egglog's values of its arguments
 Reading: TypeAlias = "Callable[[Sequence[Any], list[int]], Any]"  # a term's value, given the row of a match
 
-_NESTS = ("Do", "For", "DoPacked", "Then")
+_NESTS = ("Do", "For", "DoPacked", "DoAhead", "Then")
 _KINDS = ("Whole", "Seq", "Par", "Unroll", "Vec", "Block", "Thread")
 
 

@@ -133,7 +133,7 @@ def _chain(nest: Nest, models: Sequence[StageModel], group: Sequence[int]) -> Lo
         position = group[index]
         read = {load.buffer for load in nest.kernel.stages[position].loads()}
         own = [pack for buffer, pack in packs.items() if buffer in read]
-        body = add(Do(index, (own[0].buffer, own[0].dim, own[0].block) if own else None))
+        body = add(Do(index, (own[0].buffer, own[0].dim, own[0].block), own[0].ahead) if own else Do(index))
         body = wrap(body, position, nest.stages[position], nest.shared)
         whole = body if whole is None else add(Then(body, whole))
     assert whole is not None, "a group has stages"
@@ -259,7 +259,7 @@ def _loops(loops: Sequence[For]) -> tuple[Loop, ...]:
 
 def _cells(state: State) -> list[Cell]:
     cells: list[Cell] = [loop for part in (state.loops, *state.stages) for loop in part]
-    return cells + [Do(0, pack) for pack in state.packs]
+    return cells + [Do(0, pack[:3], pack[3]) for pack in state.packs]
 
 
 def _sum(costs: Sequence[Cost]) -> Cost:

@@ -89,7 +89,7 @@ class Shape:
 @dataclass(slots=True)
 class State:
     """A suffix of one stage (or of all, once JOINED): its loops outermost first, and what one execution
-    costs.
+    costs. `packs` holds (buffer, dim, width, whether the next panel is fetched ahead).
 
     `compute` and `l1` are cycles; `traffic` is, for each boundary between memories, the bytes of each
     access. `tiles` holds the span of every axis in the register tile. `parallel` counts the iterations
@@ -110,7 +110,7 @@ class State:
     tiles: tuple[tuple[str, int], ...] = ()
     vector: str | None = None
     lanes: int = 1
-    packs: tuple[tuple[str, int, int], ...] = ()
+    packs: tuple[tuple[str, int, int, bool], ...] = ()
     parallel: float = 1.0
     surely: float = 1.0
     stages: tuple[tuple[For, ...], ...] = ()
@@ -152,7 +152,7 @@ class Extender:
             return self._straight(state, loop)
         if loop.kind == "seq" and state.parallel > 1:
             return None
-        if state.packs and self._splits(state, loop) and any(pack[2] != loop.step for pack in state.packs):
+        if state.packs and self._splits(state, loop) and not self._panels_fit(state, loop):
             return None
         reducing = state.phase != JOINED and loop.axis in state.model[0].reduction
         ready: State | None = state
@@ -183,6 +183,15 @@ class Extender:
         ready.compute += ready.finish[0]
         ready.l1 += ready.finish[1]
         return ready
+
+    def _panels_fit(self, state: State, loop: For) -> bool:
+        """Whether the iterations of `loop`, which own panels, are as wide as these; and where the next one is
+        fetched ahead, whether there are several tiles in an iteration, in the time of which it comes.
+        """
+        reduction = state.model[0].reduction
+        tiles = any(done.kind == "seq" and done.axis not in reduction for done in state.loops)
+        tiles |= any(done.kind == "par" for done in state.loops)
+        return all(pack[2] == loop.step and (tiles or not pack[3]) for pack in state.packs)
 
     def _splits(self, state: State, loop: For) -> bool:
         """Whether `loop` is the one whose iterations own a panel: the first sequential loop along the

@@ -57,6 +57,7 @@ class TileModel:
         value = sum(self.work(work) for work in stage.reducing)
         combining = stage.combine * partials * steps
         reads, cycles_in = self.traffic(reduced=True)
+        reads += steps * sum(access.ahead for access in self.accesses)  # at least one line is fetched in each
         moves, cycles_out = self.traffic(reduced=False)
         finishing = sum(self.work(work) for work in stage.finishing)
         if self.across:

@@ -19,7 +19,7 @@ from egc.soundness.nests import NestFailure, NestSearch, close, unions
 from egc.soundness.premises import Definition, find_definitions
 from egc.soundness.show import show
 
-NESTS = ("Do", "DoPacked", "For", "Then")
+NESTS = ("Do", "DoPacked", "DoAhead", "For", "Then")
 
 
 def check_nests(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:

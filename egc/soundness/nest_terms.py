@@ -271,9 +271,9 @@ class Instance:
                 return Both(self.nest(args[0], depth + 1), self.nest(args[1], depth + 1))
             case "Do":
                 return Do(_stage(self.value(args[0])))
-            case "DoPacked":
+            case "DoPacked" | "DoAhead":
                 stage, buffer, dim, width = map(self.value, args)
-                return Do(_stage(stage), (buffer, dim, width))
+                return Do(_stage(stage), (buffer, dim, width), expr.head == "DoAhead")
             case head if head in self.definitions:
                 definition = self.definitions[head]
                 body = s.substitute(definition.body, dict(zip(definition.params, args, strict=True)))

@@ -1,0 +1,92 @@
+"""Panels fetched ahead: nothing changes but the prefetches, and they cover the next panel once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from egc.codegen.emit import emit
+from egc.codegen.target import native, parse_arch
+from egc.ir.nest import Loop, Nest
+from egc.ir.text import parse_nest
+from egc.machine import load_machine
+from egc.schedule import schedule
+from tests.support import scheduling as make
+from tests.support.kernels import random_array
+from tests.support.native_kernel import NativeKernel
+from tests.support.nests import product
+
+# The columns of b are 8 · head + position: a panel after the last one of a head is one of the next head.
+HEADS = """
+kernel heads(in a: float32[13, 20], const in b: float32[20, 24], out y: float32[3, 13, 8]) {
+  stage heads over h:3, i:13, e:8 reduce add r:20
+    value = mul(a[i, r], b[r, 8*h + e])
+    y[h, i, e] = acc
+}
+pack b dim 1 by 8 ahead
+for h step 1 par
+  for i step 4 par
+    for r step 1 seq
+      for i step 1 unroll
+        for e step 1 vec
+          do heads
+"""
+
+
+def ahead(nest: Nest) -> Nest:
+    """The nest, with its panels fetched ahead."""
+    return replace(nest, packs=tuple(replace(pack, ahead=True) for pack in nest.packs))
+
+
+@pytest.mark.parametrize(
+    "nest", [ahead(product(13, 20, 70, 4, 32, 16)), ahead(product(4, 20, 70, 4, 32, 16)), parse_nest(HEADS)]
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_values_are_those_without(nest: Nest, threads: int) -> None:
+    plain = replace(nest, packs=tuple(replace(pack, ahead=False) for pack in nest.packs))
+    rng = np.random.default_rng(1)
+    inputs = {
+        b.name: random_array(rng, "float32", b.type.extents) for b in nest.kernel.params if b.role == "in"
+    }
+    found, expected = (NativeKernel(n, native()).run(inputs, threads=threads) for n in (nest, plain))
+    np.testing.assert_array_equal(found["y"], expected["y"])
+
+
+@pytest.mark.parametrize(("tiles", "each"), [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)])
+def test_the_tiles_of_a_panel_share_the_lines_of_the_next(tiles: int, each: int) -> None:
+    nest = ahead(product(6 * tiles, 768, 128, 6, 64, 16))
+    text = emit(nest, parse_arch("x86-64-v4")).text
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == each
+
+
+def test_every_step_of_an_unrolled_sum_fetches() -> None:
+    nest = ahead(product(24, 768, 128, 6, 64, 16))
+    loops = [loop for loop in nest.stages[0] if loop.axis != "r"]
+    nest = replace(nest, stages=((*loops[:2], Loop("r", 2, "seq"), Loop("r", 1, "unroll"), *loops[2:]),))
+    text = emit(nest, parse_arch("x86-64-v4")).text
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == 2
+
+
+def test_the_text_form_says_so() -> None:
+    nest = ahead(product(13, 20, 70, 4, 32, 16))
+    assert "pack b dim 1 by 32 ahead" in str(nest)
+    assert parse_nest(str(nest)) == nest
+
+
+def test_what_the_cores_own_caches_do_not_hold_is_fetched_ahead() -> None:
+    machine = load_machine("golden-cove-avx512")
+    far, near = (schedule(make.product(128, 768, n), machine, threads=2) for n in (3072, 128))
+    assert far.nest.packs[0].ahead
+    assert "loop-fetch-ahead" in far.rules
+    assert not any(pack.ahead for pack in near.nest.packs)
+    assert "loop-fetch-ahead" not in near.rules
+
+
+def test_a_panel_is_fetched_ahead_only_where_two_fit() -> None:
+    machine = load_machine("golden-cove-avx512")
+    (pack,) = schedule(make.convolution(9, 512, 512, 3), machine, threads=1).nest.packs
+    assert pack.ahead
+    assert 2 * 4 * 9 * 512 * pack.block < machine.levels[0].bytes
