@@ -122,10 +122,12 @@ def print_kernels(record: Record, console: Console) -> None:
     )
 
 
-def shortened(titles: Sequence[str], limit: int = 4) -> Text:
-    """The titles of ONNX nodes, not all of many."""
-    more = f" and {len(titles) - limit} more" if len(titles) > limit else ""
-    return Text(", ".join(map(short, titles[:limit])) + more)
+def shortened(titles: Sequence[str], room: int = 56) -> Text:
+    """The titles of ONNX nodes, as many as fit a line; one at least."""
+    words = list(map(short, titles))
+    shown = next((n for n in range(len(words), 1, -1) if len(", ".join(words[:n])) <= room), 1)
+    more = f" and {len(words) - shown} more" if len(words) > shown else ""
+    return Text(", ".join(words[:shown]) + more)
 
 
 def rule_uses(record: Record) -> dict[str, int]:
