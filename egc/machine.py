@@ -94,9 +94,9 @@ class Machine:
     """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest
     first, the last one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache.
     `overlap` is the part of the shorter costs that hides behind the longest one; `exposed` the part of
-    the time of fetching constants from beyond the core's own caches that multiply-adds wait for. `launch` is seconds a
-    kernel, `fork` seconds more for one whose iterations are shared among threads. `symbolic_extent` is what
-    an unknown extent counts for.
+    the time of fetching constants from beyond the core's own caches that multiply-adds wait for. `launch`
+    is seconds a kernel, `fork` seconds more for one whose iterations are shared among threads.
+    `symbolic_extent` is what an unknown extent counts for.
     """
 
     name: str

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """The command ``egc``. It ends at once: taking the interpreter down object by object takes 0.07 s more."""
+    """The command ``egc``. It ends at once: to take the interpreter down object by object is 0.07 s more."""
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -248,7 +248,8 @@ def test_a_nest_may_contain_what_it_equals(tmp_path: Path) -> None:
     """A tile longer than its axis is one iteration of a loop round the whole axis."""
     path = tmp_path / "long-tile.egg"
     rule = (
-        "(rewrite (For a 1 n (Whole) r) (For a (* 4 t) n (Seq) (For a t (* 4 t) (Seq) (For a 1 t (Unroll) r)))"
+        "(rewrite (For a 1 n (Whole) r)"
+        " (For a (* 4 t) n (Seq) (For a t (* 4 t) (Seq) (For a 1 t (Unroll) r)))"
         ' :when ((tile a t) (extent a n)) :ruleset loops :name "long-tile")'
     )
     path.write_text(f";; class: exact\n{rule}\n", encoding="utf-8")
