@@ -46,7 +46,8 @@ def grid_sample(ctx: Context, node: OnnxNode) -> Sequence[str]:
         position = _denormalized(ctx, along, extent, aligned)
         if mode == "nearest":
             position = ctx.map("round", position)
-        positions.append(_folded(ctx, position, extent, aligned, padding))
+        # A cubic's weights are those of the position itself; its taps are brought back one by one, below.
+        positions.append(position if mode == "cubic" else _folded(ctx, position, extent, aligned, padding))
     out = _interpolate(ctx, _channels_last(ctx, x), extents, positions, mode, padding, aligned)
     batch, channels = ctx.shape(x)[:2]
     return [ctx.reshape(ctx.transpose(out, (0, 2, 1)), (batch, channels, *outer))]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -21,7 +22,7 @@ def model(
     symbolic: Sequence[str] = (),
     opset: int = 21,
 ) -> ModelProto:
-    """The model of some nodes; the inputs are as in ``feeds``, the first axis of ``symbolic`` ones is ``n``."""
+    """The model of some nodes; the inputs are as in ``feeds``, the first axis of ``symbolic`` is ``n``."""
     inputs = []
     for name, array in feeds.items():
         shape = ["n", *array.shape[1:]] if name in symbolic else array.shape
@@ -63,3 +64,14 @@ def test_ceil_mode_under_a_symbolic_batch_is_compiled() -> None:
     feeds = {"x": normal(2, 3, 8, 8)}
     pool = node("AveragePool", "x", ceil_mode=1, count_include_pad=1, kernel_shape=[2, 1], strides=[2, 2])
     assert agrees(model([pool], feeds, symbolic=["x"]), feeds)["host"] == []
+
+
+def test_a_cubic_beyond_the_border_is_weighted_by_its_own_position() -> None:
+    """Against ONNX Runtime and PyTorch, which agree; onnx.reference moves the position to the border."""
+    rng = np.random.default_rng(0)
+    feeds = {"x": normal(1, 2, 5, 6), "grid": rng.uniform(-1.8, 1.8, (1, 4, 7, 2)).astype(np.float32)}
+    for padding in ("border", "reflection"):
+        proto = model([node("GridSample", "x grid", mode="cubic", padding_mode=padding)], feeds)
+        (right,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, feeds)
+        with egc.compile(proto, threads=1) as session:
+            np.testing.assert_allclose(session.run(None, feeds)[0], right, rtol=1e-5, atol=1e-5)
