@@ -23,6 +23,7 @@ from egc.rules.notes import Note
 from egc.rules.parser import read_example
 from egc.rules.rule import Rule
 from egc.rules.sorts import Inference
+from egc.rules.substitution import in_action, in_fact
 
 ROUNDS = 4  # within which an example comes out
 REST_ROUNDS = 30  # within which the e-graph of an example comes to rest
@@ -85,8 +86,8 @@ def read(note: Note, environment: Environment) -> Example:
         for name, sort in names.items()
     }
     return Example(
-        tuple(_action_with(a, free) for a in given if not isinstance(a, s.Var)),
-        tuple(_fact_with(f, free) for f in facts),
+        tuple(in_action(a, free) for a in given if not isinstance(a, s.Var)),
+        tuple(in_fact(f, free) for f in facts),
         note.span,
     )
 
@@ -106,34 +107,6 @@ def _is_term(node: s.Action | s.Fact, environment: Environment) -> bool:
         return isinstance(node, s.Var)
     operator = environment.operators.get(node.head)
     return operator is not None and operator.kind is Kind.CONSTRUCTOR
-
-
-def _action_with(action: s.Action, env: dict[str, s.Expr]) -> s.Action:
-    match action:
-        case s.Let(name=name, value=value):
-            return s.Let(name, s.substitute(value, env), action.span, action.name_span)
-        case s.Set(target=target, value=value):
-            return s.Set(_call_with(target, env), s.substitute(value, env), action.span)
-        case s.Union(left=left, right=right):
-            return s.Union(s.substitute(left, env), s.substitute(right, env), action.span)
-        case s.Delete(target=target):
-            return s.Delete(_call_with(target, env), action.span)
-        case s.Subsume(target=target):
-            return s.Subsume(_call_with(target, env), action.span)
-        case s.Panic():
-            return action
-        case _:
-            return s.substitute(action, env)
-
-
-def _call_with(call: s.Call, env: dict[str, s.Expr]) -> s.Call:
-    return s.Call(call.head, tuple(s.substitute(a, env) for a in call.args), call.span, call.head_span)
-
-
-def _fact_with(fact: s.Fact, env: dict[str, s.Expr]) -> s.Fact:
-    if isinstance(fact, s.Eq):
-        return s.Eq(s.substitute(fact.left, env), s.substitute(fact.right, env), fact.span)
-    return s.substitute(fact, env)
 
 
 class _Runner:

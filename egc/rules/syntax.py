@@ -13,7 +13,7 @@ where they stand are equal, so that printing and reading again gives an equal tr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -384,7 +384,7 @@ def action_exprs(action: Action) -> tuple[Expr, ...]:
             return (action,)
 
 
-def substitute(expr: Expr, env: dict[str, Expr]) -> Expr:
+def substitute(expr: Expr, env: Mapping[str, Expr]) -> Expr:
     """`expr` with the variables of `env` replaced."""
     if isinstance(expr, Var):
         return env.get(expr.name, expr)

@@ -7,6 +7,7 @@ of it is therefore checked by those rules, at instances whose premises hold beca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from egc.rules import syntax as s
 from egc.rules.rule import Rule
@@ -20,15 +21,13 @@ Stating = Rule | s.Call
 
 
 def misled(
-    rules: Sequence[Rule], knowledge: Knowledge, claims: Callable[[Rule], bool]
+    rules: Sequence[Rule], files: AbstractSet[str], knowledge: Knowledge, claims: Callable[[Rule], bool]
 ) -> Iterator[tuple[Stating, Rule, Failure]]:
-    """Of what ``rules``, and the facts in their files, state: what makes another rule that ``claims``
+    """Of what ``rules``, and the facts in ``files``, state: what makes another rule that ``claims``
     something wrong, that rule, and a counterexample.
     """
     own = {*map(id, rules)}
-    # A file's facts are looked at with its rules, or alone where it has none.
-    others = {rule.span.source.name for rule in knowledge.rules if id(rule) not in own}
-    facts = [fact for fact in knowledge.facts if fact.span.source.name not in others]
+    facts = [fact for fact in knowledge.facts if fact.span.source.name in files]
     through: list[Stating] = [fact for fact in facts if fact.head not in _COMPARED]
     through += [rule for rule in rules if tables(rule, knowledge) - _COMPARED]
     heads = {fact.head for fact in facts}.union(*(tables(rule, knowledge) for rule in rules)) - _COMPARED

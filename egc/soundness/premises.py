@@ -16,6 +16,7 @@ from egc.rules import syntax as s
 from egc.rules.environment import Environment, Kind
 from egc.rules.primitives import SIGNATURES
 from egc.rules.rule import Rule
+from egc.rules.substitution import in_fact
 
 MAX_DEPTH = 6  # of derivations within derivations
 MAX_STEPS = 500  # derivations that are tried for the premises of one rule
@@ -227,7 +228,7 @@ class Resolver:
         for action in rule.actions:
             if isinstance(action, s.Let):
                 self.unify(names[action.name], self.flat(s.substitute(action.value, names), depth + 1))
-        self.facts([_renamed(fact, names) for fact in rule.premises], depth + 1)
+        self.facts([in_fact(fact, names) for fact in rule.premises], depth + 1)
 
     def unify_all(self, left: Sequence[s.Expr], right: Sequence[s.Expr]) -> None:
         """Make two lists of expressions equal, one by one."""
@@ -283,13 +284,6 @@ def stated_rows(rule: Rule, head: str) -> list[tuple[s.Expr, ...]]:
         elif isinstance(action, s.Set) and action.target.head == head:
             rows.append((*action.target.args, action.value))
     return rows
-
-
-def _renamed(fact: s.Fact, names: Mapping[str, s.Expr]) -> s.Fact:
-    env = dict(names)
-    if isinstance(fact, s.Eq):
-        return s.Eq(s.substitute(fact.left, env), s.substitute(fact.right, env), fact.span)
-    return s.substitute(fact, env)
 
 
 def _makes(environment: Environment, head: str, sorts: Sequence[str]) -> bool:

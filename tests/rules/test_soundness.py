@@ -84,3 +84,14 @@ def test_a_constructor_without_a_definition_is_reported(tmp_path: Path) -> None:
     undefined, unchecked = findings(path)
     assert "`Mystery` has no definition" in undefined.message and undefined.warning
     assert "`mystery` could not be checked numerically" in unchecked.message and unchecked.warning
+
+
+def test_what_a_file_says_outside_its_rules_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "unions.egg"
+    path.write_text(
+        '(union (Map1 (Neg) (Splat "float32" 1.0)) (Splat "float32" -1.0))\n'
+        '(union (Map1 (Abs) (Splat "float32" -1.0)) (Splat "float32" -1.0))\n',
+        encoding="utf-8",
+    )
+    [finding] = findings(path)
+    assert "`line 2` is unsound: the two sides differ" in finding.message
