@@ -23,6 +23,7 @@ def lint(rules: Sequence[Rule], among: Sequence[Rule], environment: Environment)
         found.extend(_shape(rule))
         if previous is None or previous.form is not rule.form:  # both ways of a birewrite share the rest
             found.extend(_words(rule))
+            found.extend(_deeds(rule))
             found.extend(_atoms(rule, environment))
         found.extend(_subsumed(rule, among))
         previous = rule
@@ -37,7 +38,7 @@ def keyword_span(rule: Rule) -> s.Span:
 
 
 def atoms(rule: Rule, environment: Environment) -> int:
-    """How many tables the premises join. A constructor without arguments is one row and joins nothing."""
+    """How many tables the premises join. A term without variables is one row and joins nothing."""
     calls = [
         part
         for fact in rule.premises
@@ -45,7 +46,7 @@ def atoms(rule: Rule, environment: Environment) -> int:
         for part in s.walk(expr)
         if isinstance(part, s.Call) and part.head not in SIGNATURES
     ]
-    return sum(1 for call in calls if environment.operators[call.head].inputs)
+    return sum(1 for call in calls if environment.operators[call.head].inputs and not _is_closed(call))
 
 
 def _words(rule: Rule) -> Iterator[Diagnostic]:
@@ -65,6 +66,19 @@ def _words(rule: Rule) -> Iterator[Diagnostic]:
             "write in a line above it: `;; example: TERM => TERM`",
             warning=True,
         )
+
+
+def _deeds(rule: Rule) -> Iterator[Diagnostic]:
+    """Actions that no rule should take."""
+    if not rule.actions:
+        yield Diagnostic(f"`{rule.file_name}` does nothing", keyword_span(rule), warning=True)
+    for action in rule.actions:
+        if isinstance(action, s.Delete):
+            hint = "rules fire in any order; one that takes away makes the result depend on it"
+            yield Diagnostic("a rule takes nothing away", action.span, hint)
+        elif isinstance(action, s.Panic):
+            hint = "say by a premise where the rule does not hold"
+            yield Diagnostic("a model on which this rule fires could not be compiled", action.span, hint)
 
 
 def _atoms(rule: Rule, environment: Environment) -> Iterator[Diagnostic]:
