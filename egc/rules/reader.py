@@ -63,7 +63,7 @@ def read_file(
     Raises BadInput where there is no such text, or none that says anything.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors mark UTF-8 in front
     except OSError as error:
         raise BadInput("cannot read a rule file", where=str(path), why=error.strerror) from error
     except UnicodeDecodeError as error:

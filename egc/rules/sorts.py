@@ -156,7 +156,8 @@ class Inference:
         assert self._scope is not None
         if self.free or var.name in self.environment.operators:
             return  # free, or reported already as the name of an operator
-        hint = nearest(var.name, self._scope) or f"bound here: {', '.join(sorted(self._scope)) or 'nothing'}"
+        written = sorted(name for name in self._scope if not name.startswith("egc-"))
+        hint = nearest(var.name, written) or f"bound here: {', '.join(written) or 'nothing'}"
         self._error(f"`{var.name}` is not bound", var.span, hint)
         self._scope.add(var.name)  # once is enough
 

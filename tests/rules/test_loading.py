@@ -139,3 +139,9 @@ def test_only_rules_whose_premises_can_get_rows_are_alive(
     file = tmp_path / "live.egg"
     file.write_text(LIVE)
     assert [rule.name for rule in load_rules([file]).live(tables).rules] == alive
+
+
+def test_a_mark_of_utf_8_in_front_of_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "marked.egg"
+    path.write_bytes(b"\xef\xbb\xbf" + (FOLDER / "vocabulary.egg").read_bytes())
+    assert load_rules([path, FILES[1]], accuracy="fast").rules
