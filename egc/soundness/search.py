@@ -55,13 +55,17 @@ class Failure:
     wrong: Any = None
 
     @property
-    def size(self) -> tuple[int, int, float]:
-        """What makes one counterexample smaller than another: elements, then extents, then numbers."""
+    def size(self) -> tuple[int, int, int, float]:
+        """What makes one counterexample simpler than another: elements, then extents, then dtypes in the
+        order of ``DTYPES``, then numbers.
+        """
         types = [
             t for i, t in enumerate(self.state.types[: self.plan.left]) if self.plan.nodes[i].op == "leaf"
         ]
+        extents = sum(sum(t.shape) + t.rank for t in types)
+        dtypes = sum([*DTYPES, t.dtype].index(t.dtype) for t in types)
         numbers = sum(_complexity(a) for a in self.leaves.values())
-        return sum(int(t.size) for t in types), sum(sum(t.shape) + t.rank for t in types), numbers
+        return sum(int(t.size) for t in types), extents, dtypes, numbers
 
 
 @dataclass
@@ -253,7 +257,7 @@ class Searcher:
         for number in range(SHRINKING):
             palette = ((1,), (1, 2), (0, 1), (0, 1, 2), (1, 2, 3))[number % 5]
             rank = self.rng.randrange(max(1, failure_rank(best)) + 1)
-            dtype = _dtype_of(failure)
+            dtype = DTYPES[0] if number % 3 == 0 else _dtype_of(failure)
             found = self.attempt(failure.plan, Context(self.rng, dtype, rank, palette), count=False)
             if found is not None and found.claim is failure.claim and found.size < best.size:
                 best = found
