@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from math import prod
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from egc.ir.dims import Dim, evaluate
 from egc.ir.evaluate_kernel import evaluate_kernel
 from egc.ir.kernel import Kernel
 from egc.ir.text import parse_kernel
-from egc.ir.types import numpy_dtype
+from egc.ir.types import itemsize, numpy_dtype
 from egc.machine import Machine, load_machine
 from egc.schedule.access import model_stage
 from egc.schedule.cells import Facts
@@ -134,8 +135,7 @@ TIERS = (
     ((2, 3), (2, 3)),
     ((3, 4, 5), (3, 5)),
     ((5, 6, 7), (4, 7)),
-    ((1, 8, 11), (9, 13)),
-    ((9, 13), (8, 17)),
+    ((8, 9, 13), (1, 9, 17)),
 )
 SYMBOLIC = (1, 3, 6, 70)  # what a symbolic extent is when the nest runs
 
@@ -163,28 +163,38 @@ class Case:
             return evaluate_kernel(self.kernel, self.inputs, self.dims)
 
 
-def cases(rng: random.Random, gpu: bool) -> Iterator[Case]:
-    """Cases in order of their size, each kernel at each of the TIERS, every third time with a symbolic
-    extent; for a GPU, and for a CPU.
+def cases() -> Iterator[Case]:
+    """Cases in order of their size: each kernel at each of the TIERS, for a CPU and for a GPU."""
+    for tier in range(len(TIERS)):
+        for name in KERNELS:
+            yield numbered_case(tier, name, False)
+            yield numbered_case(tier, name, True)
+
+
+@lru_cache(maxsize=2 * len(TIERS) * len(KERNELS))
+def numbered_case(tier: int, name: str, gpu: bool) -> Case:
+    """A kernel at extents of a tier, in every third case one of them symbolic."""
+    rng = random.Random(f"{tier} {name} {gpu}")
+    text = KERNELS[name]
+    positions, reductions = TIERS[tier]
+    extents: dict[str, Dim | str] = {axis: rng.choice(positions) for axis in "ab"}
+    extents |= {"k": rng.choice(reductions)}
+    dims: dict[str, int] = {}
+    number = tier + list(KERNELS).index(name) + gpu
+    if number % 3 == 2:
+        chosen = rng.choice([axis for axis in extents if f"{{{axis}}}" in text])
+        extents[chosen], dims["n"] = "n", SYMBOLIC[number % len(SYMBOLIC)]
+    return case(parse_kernel(text.format(**extents)), dims, rng, gpu, roomy=tier % 2 == 1)
+
+
+def case(kernel: Kernel, dims: Mapping[str, int], rng: random.Random, gpu: bool, roomy: bool = False) -> Case:
+    """A kernel with random data and the facts for a random machine, a `roomy` one with caches that hold not
+    quite twice one of the constants, or of the parameters where there are none.
     """
-    numbers = np.random.default_rng(rng.randrange(2**32))
-    for tier, (positions, reductions) in enumerate(TIERS):
-        for number, text in enumerate(KERNELS.values()):
-            extents: dict[str, Dim | str] = {name: rng.choice(positions) for name in "ab"}
-            extents |= {"k": rng.choice(reductions)}
-            dims: dict[str, int] = {}
-            if (tier + number) % 3 == 2:
-                chosen = rng.choice([name for name in extents if f"{{{name}}}" in text])
-                extents[chosen], dims["n"] = "n", SYMBOLIC[(tier + number) % len(SYMBOLIC)]
-            kernel = parse_kernel(text.format(**extents))
-            yield case(kernel, dims, rng, numbers, gpu)
-
-
-def case(
-    kernel: Kernel, dims: Mapping[str, int], rng: random.Random, numbers: np.random.Generator, gpu: bool
-) -> Case:
-    """A kernel with random data and the facts for a random machine."""
-    machine = random_gpu(rng) if gpu else random_machine(rng)
+    shapes = {b.name: [evaluate(dim, dims) for dim in b.type.shape] for b in kernel.buffers}
+    kept = [b for b in kernel.params if b.constant] or kernel.params
+    sizes = [itemsize(b.type.dtype) * prod(shapes[b.name]) for b in kept]
+    machine = random_gpu(rng) if gpu else random_machine(rng, sizes if roomy else ())
     models = [model_stage(kernel, stage, machine) for stage in kernel.stages]  # type: ignore[arg-type]
     names = [
         {axis_name(kernel, i, axis.name): axis.name for axis in stage.all_axes}
@@ -210,8 +220,9 @@ def case(
         for i, model in enumerate(models):
             writer.stage(i, model, whole)
         facts = writer.facts()
+    numbers = np.random.default_rng(rng.randrange(2**32))
     inputs = {
-        buffer.name: _data(buffer.type.dtype, [evaluate(d, dims) for d in buffer.type.shape], numbers)
+        buffer.name: _data(buffer.type.dtype, shapes[buffer.name], numbers)
         for buffer in kernel.params
         if buffer.role == "in"
     }
@@ -225,20 +236,23 @@ def _data(dtype: str, shape: Sequence[int], numbers: np.random.Generator) -> np.
     return numbers.integers(0, 3, shape).astype(numpy_dtype(dtype))
 
 
-def random_machine(rng: random.Random) -> Machine:
-    """A CPU with few lanes, tiny caches, and tiles of sizes that may divide nothing."""
+def random_machine(rng: random.Random, sizes: Sequence[int]) -> Machine:
+    """A CPU with few lanes, tiles of sizes that may divide nothing, and caches that hold not quite twice
+    something of one of the `sizes` in bytes, or nothing.
+    """
     base = _cpu()
     lanes = rng.choice((2, 3, 4))
     tiles = replace(
         base.tiles,
-        unroll=(rng.choice((2, 3, 4)), 4),
+        unroll=(2, rng.choice((3, 4))),
         outer=(2,),
         vectors=(1, rng.choice((2, 3))),
         reduction=(2, rng.choice((3, 4))),
         block=(rng.choice((2, 3)),),
         shared=(rng.choice((2, 3)), 4),
     )
-    levels = tuple(replace(level, bytes=min(level.bytes, 16)) for level in base.levels[:-1])
+    caches = [2 * size - 1 for size in sizes] or [16]
+    levels = tuple(replace(level, bytes=rng.choice(caches)) for level in base.levels[:-1])
     core = replace(base.core, vector_bits=32 * lanes)
     return replace(base, core=core, tiles=tiles, levels=(*levels, base.levels[-1]))
 

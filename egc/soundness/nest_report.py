@@ -68,10 +68,10 @@ def finding(rule: Rule, failure: NestFailure) -> Diagnostic:
     if failure.by is not None:
         why = f"by what it states, `{failure.by.name}` makes a wrong nest: {why}"
     hint = "give it a premise that keeps this case out"
-    if failure.rounding:
-        hint = "it adds up in another order: its class is `reassociating`"
-    elif failure.by is not None:
+    if failure.by is not None:
         hint = f"state only what holds: {failure.by.location} relies on it"
+    elif failure.rounding:
+        hint = "it adds up in another order: its class is `reassociating`"
     details = tuple(counterexample(failure.by or rule, failure))
     return Diagnostic(f"`{rule.name}` is unsound: {why}", failure.culprit.span, hint, details=details)
 

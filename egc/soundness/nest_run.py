@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from egc.ir import nest
 from egc.ir.dims import evaluate
 from egc.ir.evaluate_kernel import REDUCE, Points
 from egc.ir.kernel import Stage
@@ -24,7 +25,7 @@ from egc.schedule.cells import Do
 from egc.soundness.nest_cases import Case
 from egc.soundness.nest_terms import Both, Loop, Term, stages
 
-KINDS = ("whole", "seq", "par", "unroll", "vec", "block", "thread")
+KINDS = ("whole", *nest.KINDS)
 _AT_ONCE = ("par", "block", "thread", "vec")
 _COUNTED = ("unroll", "vec")  # copies, which must be counted when compiling
 POINTS = 50_000  # that a nest may compute, each as often as it does

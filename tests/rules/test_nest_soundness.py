@@ -27,7 +27,7 @@ SHIPPED = read_rules(shipped_rules())
 def case_of(name: str, **extents: int) -> Case:
     """A kernel of these extents."""
     kernel = parse_kernel(KERNELS[name].format(**extents))
-    return case(kernel, {}, random.Random(0), np.random.default_rng(0), gpu=False)
+    return case(kernel, {}, random.Random(0), gpu=False)
 
 
 def findings(path: Path) -> list[Diagnostic]:
@@ -55,7 +55,7 @@ def test_counterexamples_show_both_nests(rule: str, bless: bool) -> None:
 
 
 def test_a_case_without_a_schedule_computes_what_the_kernel_means() -> None:
-    for one in cases(random.Random(0), gpu=False):
+    for one in cases():
         nests = []
         for number, loops in enumerate(one.facts.stages):
             term: Do | Loop | Both = Do(number)
