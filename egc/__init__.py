@@ -58,9 +58,13 @@ def compile(
         from pathlib import Path
 
         from egc.compiler import compile_model
+        from egc.errors import UsageError
         from egc.options import Options
         from egc.runtime.session import Session
 
+        for name, value in {"rules": rules, "disable_rules": disable_rules}.items():
+            if isinstance(value, (str, os.PathLike)):  # a string is a sequence, too, of letters
+                raise UsageError(f"{name} is {value!r}", hint=f"give a list: {name}=[{value!r}]")
         options = Options(
             target=target,
             arch=arch,

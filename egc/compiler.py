@@ -29,7 +29,9 @@ from egc.kernels import HostCall, KernelCall, build_kernels
 from egc.machine import Machine, Rates, load_machine, machine_for
 from egc.options import Options, RuleChoice
 from egc.rules import RuleBook, load_rules
+from egc.runtime.abi import MAX_THREADS
 from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
+from egc.runtime.session import check_threads
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ def compile_model(
     options = options or Options()
     if options.target not in ("cpu", "gpu"):
         raise UsageError(f"unknown target {options.target!r}", hint="--target cpu or --target gpu")
+    threads = default_threads() if options.threads is None else options.threads
+    check_threads(threads)
     clock = _Clock()
     machine = _machine(options)
     # Worker processes start now, while this one reads the model.
@@ -122,7 +126,6 @@ def compile_model(
         with clock("kernels"):
             graph = extraction.graph
             calls = kernels_of(graph, book)
-        threads = options.threads or default_threads()
         with clock("codegen"):
             target = _target(options, workshop)
             kernels: Mapping[str, BuiltKernel | BuiltDevice]
@@ -207,7 +210,7 @@ def distinct_kernels(calls: Sequence[KernelCall | HostCall]) -> tuple[Any, ...]:
 
 
 def default_threads() -> int:
-    """The number of cores that this process may use."""
+    """The number of cores that this process may use, or the most threads that a session can have."""
     import os
 
-    return len(os.sched_getaffinity(0))
+    return min(len(os.sched_getaffinity(0)), MAX_THREADS)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
+
+from egc.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,33 @@ class Options:
     time_budget: float = 60.0
     ilp_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        """UsageError where a value is none that an option can have."""
+        for name in ("time_budget", "ilp_seconds"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value >= 0:  # as NaN is not
+                raise UsageError(f"{name} is {value!r}", why="it must be a number of seconds from 0")
+        shapes = {name: _checked_shape(name, shape) for name, shape in self.shapes.items()}
+        object.__setattr__(self, "shapes", shapes)
+
     @property
     def rule_choice(self) -> RuleChoice:
         """The part that says which rules may fire."""
         return RuleChoice(self.accuracy, self.disable_rules, self.rules)
+
+
+def _checked_shape(name: str, shape: Sequence[int | str]) -> tuple[int | str, ...]:
+    """The shape with plain integers, whatever kind of integers it was given with."""
+    extents: list[int | str] = []
+    try:
+        if isinstance(shape, str):
+            raise TypeError
+        for extent in shape:
+            extents.append(extent if isinstance(extent, str) else index(extent))
+    except TypeError:
+        extents = [-1]
+    if any(extent == "" if isinstance(extent, str) else extent < 0 for extent in extents):
+        raise UsageError(
+            f"the shape of {name!r} is {shape!r}", why="it must be extents from 0, or names of symbolic dims"
+        )
+    return tuple(extents)

@@ -20,6 +20,7 @@ import numpy as np
 
 from egc.bench.inputs import InputSpec
 from egc.errors import EgcError
+from egc.runtime.artifact import is_artifact
 
 # After an answer, runtimes keep their threads spinning for a while; the next one is not to pay for that.
 SETTLE_SECONDS = 0.05
@@ -209,7 +210,7 @@ def compare(
             progress(f"{model.name}: loading {name}")
             try:
                 path = model
-                if name == "egc" and model.suffix != ".egc":
+                if name == "egc" and not is_artifact(model):
                     path = folder / "model.egc"
                     timings[name].compile_seconds = compile_artifact(model, path, threads, compile_options)
                 process = stack.enter_context(Process(name, path, threads, specs))

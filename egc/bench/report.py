@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from egc.bench.compare import Timing, ratio_to_best_peer
 from egc.bench.runtimes import version
@@ -92,8 +93,8 @@ def _cells(comparison: Comparison, timing: Timing, subject: str) -> list[str]:
 
 
 def wide_console() -> Console:
-    """Standard output, wide enough for the table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    """Standard output, wide enough for any table where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=400)
 
 
 def print_table(comparisons: Sequence[Comparison], subject: str, console: Console) -> None:
@@ -107,7 +108,7 @@ def print_table(comparisons: Sequence[Comparison], subject: str, console: Consol
         chosen = [comparison for comparison in comparisons if comparison.threads == threads]
         for comparison in chosen:
             for index, timing in enumerate(comparison.timings):
-                name = comparison.model if index == 0 else ""
+                name = Text(comparison.model if index == 0 else "")  # which may look like markup
                 last = index == len(comparison.timings) - 1
                 table.add_row(name, *_cells(comparison, timing, subject), end_section=last)
         console.print(table)

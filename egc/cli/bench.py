@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from egc.bench.compare import QUICK, Plan, compare
 from egc.bench.inputs import InputSpec, input_specs
 from egc.bench.report import Comparison, disagreements, print_table, to_json, wide_console
 from egc.bench.runtimes import RUNTIMES, installed
-from egc.cli.common import add_compile_options, is_artifact, parse_shapes
+from egc.cli.common import (
+    add_compile_options,
+    not_negative,
+    parse_shapes,
+    positive,
+    refuse_compile_options,
+)
 from egc.errors import BadInput, UsageError
+from egc.runtime.artifact import is_artifact
 
 PEERS = tuple(name for name in RUNTIMES if name != "egc")
 
@@ -34,8 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc (egc alone)")
     parser.add_argument("--against", default="", metavar="NAME,…", help=f"peers, of {', '.join(PEERS)}")
-    parser.add_argument("--tolerance", type=float, default=1e-4, metavar="E", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=Plan.rounds, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--tolerance", type=not_negative, default=1e-4, metavar="E", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=Plan.rounds, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument("--quick", action="store_true", help="a few short rounds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     add_compile_options(parser)
@@ -44,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def parse_peers(text: str) -> list[str]:
     """The peers named. Raises `UsageError` where one is unknown or not installed."""
-    peers = [name for name in text.split(",") if name]
+    peers = list(dict.fromkeys(name for name in text.split(",") if name))
     if unknown := [name for name in peers if name not in PEERS]:
         raise UsageError(f"no peer is called {', '.join(unknown)}", hint=f"there are {', '.join(PEERS)}")
     if missing := [name for name in peers if not installed(name)]:
@@ -89,18 +101,23 @@ def main(args: argparse.Namespace) -> int:
     # Where a shape names a dim, that dim is 1 here, as any symbolic dim is.
     named = parse_shapes(args.shape)
     shapes = {name: tuple(e if isinstance(e, int) else 1 for e in shape) for name, shape in named.items()}
-    if args.rounds < 1:
-        raise UsageError("--rounds must be at least 1")
     if not args.model.is_file():
         raise BadInput("no such model", where=str(args.model))
-    if is_artifact(args.model) and peers:
-        raise UsageError("the peers cannot run an artifact", hint="give the .onnx file that it was made from")
+    if args.target == "gpu":
+        raise UsageError("programs for CPUs are timed, not for GPUs", hint="leave out --target gpu")
+    if is_artifact(args.model):
+        refuse_compile_options(args, "threads", "shape")
+        if peers:
+            hint = "give the .onnx file that it was made from"
+            raise UsageError("the peers cannot run an artifact", hint=hint)
     specs = artifact_specs(args.model, shapes) if is_artifact(args.model) else input_specs(args.model, shapes)
     plan = QUICK if args.quick else Plan(rounds=args.rounds)
     threads = args.threads or len(os.sched_getaffinity(0))
     words = compile_words(args)
-    with Console(stderr=True).status(args.model.name) as status:
-        timings = compare(args.model, specs, ["egc", *peers], threads, plan, words, status.update)
+    with Console(stderr=True).status(Text(args.model.name)) as status:
+        timings = compare(
+            args.model, specs, ["egc", *peers], threads, plan, words, lambda text: status.update(Text(text))
+        )
     comparison = Comparison(args.model.name, threads, tuple(timings))
     if args.json:
         print(json.dumps(to_json([comparison], "egc"), indent=1))

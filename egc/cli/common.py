@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from egc.errors import BadInput, Problems, UsageError
 from egc.options import Options
+from egc.runtime.artifact import is_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from egc.runtime.session import Session
 
 SEED = 0
+_LONG = 10.0  # seconds after which work needs a word
 
 # How the runtime's type strings (onnxruntime's) name dtypes.
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -33,7 +37,7 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arch", default="native", help="native, x86-64-v3, x86-64-v4, aarch64, sm_80, sm_90"
     )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the cores of this process")
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: the cores of this process")
     parser.add_argument(
         "--rules", action="append", default=[], type=Path, metavar="FILE", help="a further rule file"
     )
@@ -55,10 +59,10 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
         help="an input's shape; a dim may be a name",
     )
     parser.add_argument(
-        "--time-budget", type=float, default=60.0, metavar="S", help="seconds for the searches"
+        "--time-budget", type=not_negative, default=60.0, metavar="S", help="seconds for the searches"
     )
     parser.add_argument(
-        "--ilp", type=float, default=0.0, metavar="S", help="extract by integer programming, S seconds"
+        "--ilp", type=not_negative, default=0.0, metavar="S", help="extract by integer programming, S seconds"
     )
 
 
@@ -79,11 +83,41 @@ def refuse_compile_options(args: argparse.Namespace, *allowed: str) -> None:
         )
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+def positive(text: str) -> int:
+    """An option's value: an integer from 1."""
+    return _integer(text, 1, "is not a positive number")
+
+
+def seed(text: str) -> int:
+    """An option's value: an integer from 0."""
+    return _integer(text, 0, "is not zero or a positive number")
+
+
+def _integer(text: str, least: int, refusal: str) -> int:
+    with suppress(ValueError):
+        if (value := int(text)) >= least:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} {refusal}")
+
+
+def not_negative(text: str) -> float:
+    """An option's value: a number from 0, infinity included."""
+    with suppress(ValueError):
+        if (value := float(text)) >= 0:  # which NaN is not
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a model is run on."""
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
+    parser.add_argument("--seed", type=seed, default=SEED, help="of the random inputs; default: %(default)s")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option that says where a GPU artifact runs."""
+    parser.add_argument("--device", choices=["cpu", "cuda", "emulator"], help="where a GPU artifact runs")
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -104,7 +138,7 @@ def options_of(args: argparse.Namespace) -> Options:
 
 def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     """``NAME=1x3x224x224`` → {name: shape}; extents are integers or dim names.
-    UsageError where one is neither.
+    UsageError where one is neither, or an input is named twice.
     """
     shapes: dict[str, tuple[int | str, ...]] = {}
     for option in options:
@@ -112,24 +146,46 @@ def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
         parts = text.split("x") if text else []
         if not equals or not name or not all(part.isdecimal() or part.isidentifier() for part in parts):
             raise UsageError(f"--shape {option}: not of the form NAME=1x3x224x224")
+        if name in shapes:
+            raise UsageError(f"--shape {name} is given twice")
         shapes[name] = tuple(int(part) if part.isdecimal() else part for part in parts)
     return shapes
 
 
-def is_artifact(path: Path) -> bool:
-    """Whether a path names a compiled artifact and not a model."""
-    return path.suffix == ".egc"
+def check_output(path: Path, read: Sequence[Path]) -> None:
+    """UsageError where a file cannot be written at ``path``, or would take the place of one that is ``read``.
+
+    Before long work, which is lost otherwise.
+    """
+    why = None
+    if not path.parent.is_dir():
+        why = f"there is no folder {path.parent}"
+    elif path.is_dir():
+        why = "it is a folder"
+    elif path.exists() and not path.is_file():
+        why = "it is no plain file"
+    elif path.exists() and any(other.exists() and path.samefile(other) for other in read):
+        why = "it is what this command reads"
+    if why:
+        raise UsageError(f"cannot write {path}", why=why, hint="choose another name")
 
 
 @contextmanager
 def progress(text: str) -> Iterator[None]:
-    """Say that long work is going on, on a terminal only."""
+    """Say that work is going on: on a terminal while it lasts, elsewhere in a line where it lasts long."""
     if not sys.stderr.isatty():
-        yield
+        timer = threading.Timer(_LONG, print, [text], {"file": sys.stderr, "flush": True})
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
         return
     from rich.console import Console  # 20 ms that a script need not wait for
+    from rich.text import Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(text)):
         yield
 
 
@@ -164,11 +220,14 @@ def read_inputs(options: Sequence[str]) -> dict[str, np.ndarray]:
         name, equals, file = option.partition("=")
         if not equals or not name or not file:
             raise UsageError(f"--input {option}: not of the form NAME=FILE.npy")
+        if name in arrays:
+            raise UsageError(f"--input {name} is given twice")
         try:
-            arrays[name] = np.load(file, allow_pickle=False)
+            with open(file, "rb") as opened:
+                arrays[name] = np.lib.format.read_array(opened, allow_pickle=False)
         except FileNotFoundError:
             problems.add(f"--input {name}: there is no file {file}")
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             problems.add(f"--input {name}: {file} is not a .npy file", why=str(error))
     problems.raise_if_any(BadInput, "these inputs cannot be read")
     return arrays
@@ -182,11 +241,17 @@ def random_inputs(
 ) -> dict[str, np.ndarray]:
     """``given``, and random arrays for the other inputs: floats are normal, integers small, symbolic dims 1.
 
-    A dim that a given input or a shape fixes keeps that extent wherever its name stands.
+    A dim that a given input or a shape fixes keeps that extent wherever its name stands. UsageError where a
+    shape is given for what is no input; whether shapes fit is the session's to say.
     """
     rng = np.random.default_rng(seed)
     bound: dict[str, int] = {}
     ports = session.get_inputs()
+    if unknown := sorted(set(shapes) - {port.name for port in ports}):
+        raise UsageError(
+            f"--shape {', '.join(unknown)}: no input is called so",
+            hint=f"the inputs are {', '.join(port.name for port in ports)}",
+        )
     for port in ports:
         known = given[port.name].shape if port.name in given else shapes.get(port.name, ())
         for dim, extent in zip(port.shape, known, strict=False):
@@ -195,7 +260,8 @@ def random_inputs(
     feeds = dict(given)
     for port in ports:
         if port.name not in feeds:
-            shape = [dim if isinstance(dim, int) else bound.get(dim, 1) for dim in port.shape]
+            wanted = shapes.get(port.name, port.shape)
+            shape = [dim if isinstance(dim, int) else bound.get(dim, 1) for dim in wanted]
             feeds[port.name] = _random(rng, port.type, shape)
     return feeds
 
@@ -218,14 +284,25 @@ def _random(rng: np.random.Generator, kind: str, shape: list[int]) -> np.ndarray
     return rng.integers(0, 2, shape).astype(numpy_dtype(name))
 
 
+def file_names(names: Iterable[str]) -> list[str]:
+    """A .npy file for each name: the name itself where it can be a file's, and no two alike."""
+    taken: list[str] = []
+    for name in names:
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "output"
+        # A file's name has at most 255 bytes, those of the number and of the temporary file's included.
+        safe = safe.encode()[:200].decode(errors="ignore")
+        copies = (f"{safe}-{i}.npy" for i in count(2))
+        taken.append(next(file for file in chain([f"{safe}.npy"], copies) if file not in taken))
+    return taken
+
+
 def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> list[Path]:
     """Write NAME.npy for each array, each to a temporary file that is then renamed."""
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in arrays.items():
-            safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "output"
-            path = folder / f"{safe}.npy"
+        for name, array in zip(file_names(arrays), arrays.values(), strict=True):
+            path = folder / name
             temporary = path.with_name(f".{path.name}.part")
             try:
                 with open(temporary, "wb") as file:

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from egc.cli.common import (
     add_compile_options,
+    add_device,
+    check_output,
     compiled_model,
-    is_artifact,
     options_of,
     parse_shapes,
     progress,
@@ -24,6 +25,7 @@ from egc.cli.common import (
     refuse_compile_options,
 )
 from egc.errors import ArtifactError, UsageError
+from egc.runtime.artifact import is_artifact
 
 if TYPE_CHECKING:
     from egc.runtime.artifact import Artifact
@@ -56,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--measure", action="store_true", help="run it, and show measured times beside predicted ones"
     )
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the answer as JSON (docs/explain.md)")
     add_compile_options(parser)
     parser.set_defaults(main=main)
@@ -84,6 +87,10 @@ def main(args: argparse.Namespace) -> int:
     if args.node is not None and (args.ban or args.html):
         flag = "--ban" if args.ban else "--html"
         raise UsageError(f"{flag} is about the whole program", hint=f"leave {args.node!r} out")
+    if args.html:
+        check_output(args.html, [args.model, *args.rules])
+    if args.device and not args.measure:
+        raise UsageError("--device says where --measure runs it", hint="leave it out, or add --measure")
     opened = _Opened(args)
     if args.measure:
         opened.record["measured"] = measure(opened, args)
@@ -134,13 +141,9 @@ def print_json(data: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file: all of it or nothing. UsageError where its folder is not there."""
+    """Write a file: all of it or nothing."""
     from egc.runtime.artifact import WriteError
 
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}", why=f"there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}", why="it is a folder")
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -179,7 +182,7 @@ def measure(opened: _Opened, args: argparse.Namespace) -> list[float]:
     """
     from egc.runtime.session import Session
 
-    with Session(opened.artifact, threads=args.threads) as session:
+    with Session(opened.artifact, threads=args.threads, device=args.device) as session:
         shapes = extents(session, parse_shapes(args.shape), opened.record["machine"]["symbolic_extent"])
         feeds = random_inputs(session, {}, shapes)
         runs = [session.profile(feeds) for _ in range(_WARM_RUNS + _RUNS)][_WARM_RUNS:]

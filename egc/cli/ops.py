@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from egc.bench.report import wide_console
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -33,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         table.add_row(
             row["domain"] or "ai.onnx", row["operator"], str(row["since"]), row["how"], row["family"]
         )
-    console = Console()
+    console = wide_console()
     console.print(table)
     counts = {how: sum(row["how"] == how for row in rows) for how in ("compiled", "function", "host")}
     console.print(", ".join(f"{count} {how}" for how, count in counts.items()))

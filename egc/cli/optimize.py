@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from egc.cli.common import add_compile_options, compiled_model, options_of
+from egc.cli.common import add_compile_options, check_output, compiled_model, options_of
 from egc.errors import UsageError
 from egc.explain.units import counted
 
@@ -28,36 +28,41 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--emit",
         default="",
         metavar="KIND,…",
-        help=f"print stages instead of compiling to a file: {', '.join(EMITTED)}; onnx writes a model to OUT",
+        help=f"print stages: {', '.join(EMITTED)}; onnx writes a model to OUT; no .egc without -o",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compile, then write the artifact or print the stages asked for."""
-    kinds = [kind for kind in args.emit.split(",") if kind]
+    """Compile, then write the artifact or print the stages asked for; both where -o names an artifact."""
+    kinds = list(dict.fromkeys(kind for kind in args.emit.split(",") if kind))
     if unknown := [kind for kind in kinds if kind not in EMITTED]:
         raise UsageError(f"--emit {', '.join(unknown)}: no such stage", hint=f"one of {', '.join(EMITTED)}")
-    output = args.output or args.model.parent / f"{args.model.stem}.egc"
-    if not kinds and not output.parent.is_dir():
-        raise UsageError(f"cannot write {output}", why=f"there is no folder {output.parent}")
+    other = "asm" if args.target == "gpu" else "ptx"
+    if other in kinds:
+        raise UsageError(f"--emit {other}: the target {args.target} has no such stage")
+    suffix = ".optimized.onnx" if "onnx" in kinds else ".egc"
+    output = args.output or args.model.parent / f"{args.model.stem}{suffix}"
+    if not kinds or "onnx" in kinds or args.output:
+        check_output(output, [args.model, *args.rules])
     compiled = compiled_model(args.model, options_of(args))
+    report = compiled.report()
+    stages: dict[str, str] = {}
     if kinds:
         from egc.explain.emit import emitted, write_onnx
 
-        for kind in kinds:
-            if kind == "onnx":
-                path = args.output or args.model.with_suffix(".optimized.onnx")
-                write_onnx(compiled, path)
-                print(f"wrote {path}")
-            else:
-                print(emitted(compiled, kind))
-        return 0
-    compiled.write(output)
-    report = compiled.report() | {"artifact": str(output), "bytes": output.stat().st_size}
+        if "onnx" in kinds:
+            write_onnx(compiled, output)
+            report |= {"onnx": str(output)}
+        stages = {kind: emitted(compiled, kind) for kind in kinds if kind != "onnx"}
+    if not kinds or (args.output and "onnx" not in kinds):
+        compiled.write(output)
+        report |= {"artifact": str(output), "bytes": output.stat().st_size}
     if args.json:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(report | ({"stages": stages} if kinds else {}), indent=2))
+    elif kinds:
+        print(*stages.values(), *([f"wrote {output}"] if "onnx" in kinds else []), sep="\n")
     else:
         print_report(report)
     return 0

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from egc.cli.common import (
-    SEED,
     add_compile_options,
+    add_run_options,
     open_session,
     parse_shapes,
     random_inputs,
@@ -27,10 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Run a model or an artifact; inputs that are not given are random, by a fixed seed.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL")
-    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write NAME.npy for each output")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the random inputs; default: %(default)s")
-    parser.add_argument("--device", choices=["cpu", "cuda", "emulator"], help="where a GPU artifact runs")
+    add_run_options(parser)
     add_compile_options(parser)
     parser.set_defaults(main=main)
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from egc.bench.report import wide_console
 from egc.cli.common import (
-    SEED,
     add_compile_options,
-    is_artifact,
+    add_run_options,
+    not_negative,
     open_session,
     parse_shapes,
     random_inputs,
     read_inputs,
 )
-from egc.errors import CompileError, UsageError
+from egc.errors import BadInput, CompileError, UsageError
+from egc.ir.types import is_float
+from egc.runtime.artifact import is_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -38,12 +45,14 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--model-file", type=Path, metavar="MODEL.onnx", help="what an artifact is compared with"
     )
     parser.add_argument("--reference", choices=["onnx", "onnxruntime"], default="onnxruntime")
-    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
-    parser.add_argument("--rtol", type=float, default=1e-3, help="default: %(default)s")
+    parser.add_argument("--rtol", type=not_negative, default=1e-3, help="default: %(default)s")
     parser.add_argument(
-        "--atol", type=float, default=1e-5, help="times the output's largest value; default: %(default)s"
+        "--atol",
+        type=not_negative,
+        default=1e-5,
+        help="times the output's largest value; default: %(default)s",
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="of the random inputs; default: %(default)s")
+    add_run_options(parser)
     add_compile_options(parser)
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(main=main)
@@ -52,14 +61,23 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run both, compare, report."""
     source = args.model_file or model_of(args.model)
+    if not source.is_file():
+        raise BadInput(f"cannot read {source}", why="there is no such file")
     with open_session(args) as session:
         feeds = random_inputs(session, read_inputs(args.input), parse_shapes(args.shape), args.seed)
         results = session.run(None, feeds)
         names = [port.name for port in session.get_outputs()]
     expected = reference(args.reference, source, feeds)
-    rows = [compare(*row, args.rtol, args.atol) for row in zip(names, results, expected, strict=True)]
+    if len(names) != len(expected):
+        raise BadInput(
+            f"the model has {len(expected)} outputs, and the artifact {len(names)}",
+            where=str(source),
+            hint="--model-file names the model that the artifact was made from",
+        )
+    outputs = chain.from_iterable(map(pairs, names, results, expected))
+    rows = [compare(*output, args.rtol, args.atol) for output in outputs]
     if args.json:
-        print(json.dumps({"reference": args.reference, "outputs": rows}, indent=2))
+        print(json.dumps({"reference": args.reference, "outputs": list(map(finite, rows))}, indent=2))
     else:
         print_rows(rows, args.reference)
     return 0 if all(row["ok"] for row in rows) else 1
@@ -84,6 +102,7 @@ def model_of(path: Path) -> Path:
 
 def reference(name: str, model: Path, feeds: dict[str, np.ndarray]) -> list[Any]:
     """The outputs of the reference implementation."""
+    other = {"onnx": "onnxruntime", "onnxruntime": "onnx"}[name]
     try:
         if name == "onnxruntime":
             import onnxruntime
@@ -95,54 +114,83 @@ def reference(name: str, model: Path, feeds: dict[str, np.ndarray]) -> list[Any]
             session = ReferenceEvaluator(str(model))
     except ImportError:
         raise UsageError(
-            f"{name} is not installed", hint="pip install 'egc[verify]', or --reference onnx"
+            f"{name} is not installed", hint=f"pip install 'egc[verify]', or --reference {other}"
         ) from None
     except Exception as error:
-        raise CompileError(f"{name} cannot load the model", where=str(model), why=str(error)) from None
+        raise CompileError(
+            f"{name} cannot load the model", where=str(model), why=str(error), hint=f"--reference {other}"
+        ) from None
     try:
         return list(session.run(None, feeds))
     except Exception as error:
-        raise CompileError(f"{name} cannot run the model", where=str(model), why=str(error)) from None
+        raise CompileError(
+            f"{name} cannot run the model", where=str(model), why=str(error), hint=f"--reference {other}"
+        ) from None
+
+
+def pairs(name: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Outputs to compare: an output that is a sequence element by element."""
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            yield from pairs(f"{name}[{i}]", a, b)
+    else:
+        yield name, found, expected
 
 
 def compare(name: str, found: Any, expected: Any, rtol: float, atol: float) -> dict[str, Any]:
     """How far ``found`` is from ``expected``: largest and mean absolute error,
-    and ‖difference‖ ÷ ‖expected‖.
+    and ‖difference‖ ÷ ‖expected‖. Whatever is no floating-point number must be equal.
     """
+    row: dict[str, Any] = {"output": name, "ok": False, "max": None, "mean": None, "relative": None}
+    row |= {"found": type_of(found), "expected": type_of(expected)}
+    if row["found"] != row["expected"]:
+        return row
     a, b = np.asarray(found), np.asarray(expected)
-    if a.shape != b.shape or a.dtype.kind not in "fiub" or b.dtype.kind not in "fiub":
-        same = a.shape == b.shape and bool(np.all(a == b))
-        return {
-            "output": name,
-            "ok": same,
-            "max": None,
-            "mean": None,
-            "relative": None,
-            "shape": list(a.shape),
-        }
-    x, y = a.astype(np.float64), b.astype(np.float64)
     # Equal infinities and NaN at the same places are agreement.
-    agree = (x == y) | (np.isnan(x) & np.isnan(y))
+    agree = (a == b) | ((a != a) & (b != b))
+    if a.dtype.kind not in "fiubc" and not is_float(a.dtype.name):
+        return row | {"ok": bool(np.all(agree))}
+    wide = np.complex128 if a.dtype.kind == "c" else np.float64
+    x, y = a.astype(wide), b.astype(wide)
     with np.errstate(invalid="ignore"):
         error = np.where(agree, 0.0, np.abs(x - y))
-    finite = np.where(np.isfinite(y), y, 0.0)
+    finite = np.abs(np.where(np.isfinite(y), y, 0.0))
     norm = float(np.linalg.norm(finite))
-    scale = float(np.abs(finite).max(initial=0.0))
-    ok = bool(np.all(error <= atol * max(scale, 1e-30) + rtol * np.abs(finite)))
-    return {
-        "output": name,
-        "ok": ok,
+    scale = float(finite.max(initial=0.0))
+    near = error <= atol * max(scale, 1e-30) + rtol * finite
+    return row | {
+        "ok": bool(np.all(agree if a.dtype.kind in "iub" else near)),
         "max": float(error.max(initial=0.0)),
         "mean": float(error.mean()) if error.size else 0.0,
-        "relative": float(np.linalg.norm(error)) / norm if norm else float(np.linalg.norm(error)),
-        "shape": list(a.shape),
+        "relative": float(np.linalg.norm(error)) / (norm or 1.0),
     }
+
+
+def type_of(value: Any) -> str:
+    """An output's dtype and shape, such as float32[2, 3]."""
+    if value is None or isinstance(value, (list, dict)):
+        return "nothing" if value is None else f"{type(value).__name__} of {len(value)}"
+    array = np.asarray(value)
+    # NumPy has several dtypes for text.
+    dtype = "string" if array.dtype.kind in "OSUT" else array.dtype.name
+    return f"{dtype}{list(array.shape)}"
 
 
 def print_rows(rows: list[dict[str, Any]], name: str) -> None:
     """The comparison as a table."""
-    table = Table("output", "shape", "max error", "mean error", "relative error", "", title=f"against {name}")
+    table = Table("output", "type", "max error", "mean error", "relative error", "", title=f"against {name}")
     for row in rows:
         numbers = ["–" if row[key] is None else f"{row[key]:.3g}" for key in ("max", "mean", "relative")]
-        table.add_row(row["output"], str(row["shape"]), *numbers, "ok" if row["ok"] else "DIFFERS")
-    Console().print(table)
+        same = row["found"] == row["expected"]
+        verdict = "ok" if row["ok"] else "DIFFERS" if same else f"DIFFERS: {row['expected']} is expected"
+        # Names may hold what rich takes for markup.
+        table.add_row(*map(Text, [row["output"], row["found"], *numbers, verdict]))
+    wide_console().print(table)
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no word for infinities and NaN: text there."""
+    return {
+        key: str(value) if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in row.items()
+    }

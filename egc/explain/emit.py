@@ -38,7 +38,7 @@ def emitted(compiled: Compiled, kind: str) -> str:
         case "asm" if not gpu:
             texts = [emit(k.nest, compiled.target).text for k in compiled.kernels.values()]
             return "\n".join(assembly(text, compiled.target) for text in texts)
-    raise UsageError(f"--emit {kind}: the target {compiled.target.arch} has no such stage")
+    raise UsageError(f"--emit {kind}: the target {'gpu' if gpu else 'cpu'} has no such stage")
 
 
 def write_onnx(compiled: Compiled, path: Path) -> None:

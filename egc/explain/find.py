@@ -1,4 +1,7 @@
-"""What a user means by NODE: an ONNX node's name, a value, a kernel's name, or the number of a call."""
+"""What a user means by NODE: an ONNX node's name, a value, a kernel's name, or the number of a call.
+
+Some exporters number the values. `3` is then the value, and `call 3` the call.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ Record = dict[str, Any]
 def find(record: Record, text: str) -> tuple[list[int], list[int]]:
     """The positions of the ONNX nodes and of the calls that ``text`` names; UsageError where it names
     nothing."""
-    if text.isdecimal() and int(text) < len(record["calls"]):
-        return [], [int(text)]
     nodes = [
         i for i, node in enumerate(record["onnx"]) if text in (node["name"], node["title"], *node["outputs"])
     ]
@@ -23,6 +24,9 @@ def find(record: Record, text: str) -> tuple[list[int], list[int]]:
         return nodes, list(dict.fromkeys(c for i in nodes for c in record["onnx"][i]["calls"]))
     if calls:
         return [], calls
+    number = text.removeprefix("call ")
+    if number.isdecimal() and int(number) < len(record["calls"]):
+        return [], [int(number)]
     known = [node["name"] for node in record["onnx"] if node["name"]]
     known += [call["kernel"] for call in record["calls"] if call["kernel"]]
     known += [value for node in record["onnx"] for value in node["outputs"]]

@@ -42,6 +42,17 @@ HEADER_BYTES = _HEADER.size + len(SECTIONS) * _SECTION.size + 32
 _AGAIN = "compile the model again, or copy the file again"
 
 
+def is_artifact(path: Path) -> bool:
+    """Whether a path names an artifact and not a model: by its name, or else by its first bytes."""
+    if path.suffix == ".egc":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 class WriteError(EgcError):
     """The artifact could not be written; nothing was left behind."""
 

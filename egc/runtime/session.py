@@ -30,6 +30,12 @@ _MAX_PLANS = 64  # sets of dims whose tables are kept
 _ONNX_TYPES = {"float32": "float", "float64": "double"}  # the rest are called as in numpy
 
 
+def check_threads(threads: int) -> None:
+    """UsageError where a session cannot run on so many threads."""
+    if not isinstance(threads, int) or not 1 <= threads <= abi.MAX_THREADS:
+        raise UsageError(f"cannot run on {threads!r} threads", hint=f"use 1 to {abi.MAX_THREADS}")
+
+
 @dataclass(frozen=True)
 class NodeArg:
     """An input or output as onnxruntime describes it: `type` like `tensor(float)`, symbolic dims by name."""
@@ -82,8 +88,7 @@ class Session:
             )
         manifest = self.manifest = artifact.manifest
         threads = manifest.threads if threads is None else threads
-        if not 1 <= threads <= abi.MAX_THREADS:
-            raise UsageError(f"cannot run on {threads} threads", hint=f"use 1 to {abi.MAX_THREADS}")
+        check_threads(threads)
         check_machine(manifest.target)
         self.artifact = artifact
         self.threads = threads

@@ -10,13 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from egc import compile as compile_model
 from egc.cli import main
+from egc.cli.verify import compare
+from egc.errors import UsageError
 from egc.runtime.artifact import write_artifact
 from tests.support.artifacts import make
 
@@ -169,11 +174,21 @@ def test_huge_declared_tensors(egc: Run) -> None:
         (["--disable-rule", "no-such-rule"], ["no-such-rule"]),
         (["--accuracy", "sloppy"], ["sloppy"]),
         (["--threads", "0"], ["0"]),
-        (["--threads", "many"], ["many"]),
+        (["--threads", "many"], ["many is not a positive number"]),
+        (["--threads", "100000"], ["100000", "1 to 256"]),
+        (["--time-budget", "nan"], ["nan"]),
+        (["--time-budget", "-1"], ["-1"]),
+        (["--ilp", "soon"], ["soon"]),
         (["--shape", "x"], ["NAME=1x3x224x224"]),
+        (["--shape", "x=2x3", "--shape", "x=2x3"], ["x", "twice"]),
         (["--shape", "other=2x3"], ["other"]),
         (["--shape", "x=2x3x4"], ["x"]),
         (["--emit", "poetry"], ["poetry", "graph"]),
+        (["--emit", "ptx"], ["ptx", "cpu"]),
+        (["-o", "."], [".", "folder"]),
+        (["-o", "m.onnx"], ["m.onnx", "reads"]),
+        (["--emit", "onnx", "-o", "./m.onnx"], ["m.onnx", "reads"]),
+        (["-o", "/dev/null"], ["/dev/null", "no plain file"]),
         (["-o", "no/such/folder/m.egc"], ["no/such/folder"]),
         (["--frobnicate"], ["--frobnicate"]),
     ],
@@ -184,6 +199,50 @@ def test_bad_options(egc: Run, arguments: list[str], words: list[str]) -> None:
     assert status == 2
     assert all(word in one_error(err) for word in words), err
     assert [p.name for p in Path().iterdir()] == ["m.onnx"]
+
+
+def test_a_page_does_not_take_the_place_of_its_model(egc: Run) -> None:
+    content = save().read_bytes()
+    Path("link.onnx").symlink_to("m.onnx")
+    for name in ("m.onnx", "link.onnx"):
+        status, _, err = egc("explain", "m.onnx", "--html", name)
+        assert status == 2 and name in one_error(err)
+    assert Path("m.onnx").read_bytes() == content
+
+
+def test_options_may_stand_before_a_node(egc: Run) -> None:
+    """As in `egc explain MODEL --why-not RULE NODE`."""
+    assert egc("optimize", save())[0] == 0
+    before = egc("explain", "m.egc", "--why-not", "layer-norm", "only")
+    assert before == egc("explain", "m.egc", "only", "--why-not", "layer-norm")
+    assert before[0] == 0
+    status, _, err = egc("explain", "m.egc", "--json", "only", "more")
+    assert status == 2 and "more" in one_error(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        ({"threads": 0}, "0 threads"),
+        ({"threads": "2"}, "'2' threads"),
+        ({"time_budget": -1.0}, "time_budget"),
+        ({"time_budget": "a minute"}, "time_budget"),
+        ({"shapes": {"x": (2, -3)}}, "'x'"),
+        ({"shapes": {"x": (2, 3.5)}}, "'x'"),
+        ({"shapes": {"x": "2x3"}}, "'x'"),
+        ({"disable_rules": "layer-norm"}, "layer-norm"),
+        ({"rules": "mine.egg"}, "mine.egg"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_bad_arguments_of_the_python_call(arguments: dict[str, Any], values: str) -> None:
+    with pytest.raises(UsageError, match=values):
+        compile_model(save(), **arguments)
+
+
+def test_extents_may_be_any_integers() -> None:
+    with compile_model(save(shape=["n", 3]), shapes={"x": (np.int64(2), 3)}) as session:
+        assert session.get_inputs()[0].shape == [2, 3]
 
 
 def test_no_command_and_an_unknown_one(egc: Run) -> None:
@@ -236,6 +295,42 @@ def test_wrong_inputs(egc: Run) -> None:
             assert status == 2, (option, err)
             assert all(word in one_error(err) for word in words), (option, err)
             assert not Path("out").exists()
+
+
+def test_arguments_of_a_run(egc: Run) -> None:
+    assert egc("optimize", save(shape=["n", 3]))[0] == 0
+    array(np.zeros((2, 3), np.float32))
+    np.savez("several.npz", x=np.zeros(3))
+    Path("archive.npy").write_bytes(b"PK\x03\x04 and no more")
+    for arguments, words in {
+        ("--seed", "-1"): ["-1"],
+        ("--seed", "one"): ["one"],
+        ("--input", "x=several.npz"): ["several.npz"],
+        ("--input", "x=archive.npy"): ["archive.npy"],
+        ("--input", "x=x.npy", "--input", "x=x.npy"): ["x", "twice"],
+        ("--shape", "z=2x3"): ["z", "x"],
+        ("--shape", "x=2x4"): ["axis 1", "4"],
+        ("--shape", "x=2x3x4"): ["3", "2"],
+    }.items():
+        status, _, err = egc("run", "m.egc", *arguments)
+        assert status == 2, (arguments, err)
+        assert all(word in one_error(err) for word in words), (arguments, err)
+
+
+def test_every_output_has_a_file_of_its_own(egc: Run) -> None:
+    names = ["a/b", "a_b", "a_b-2", "..", "é" * 300, "é" * 300 + "2"]
+    nodes = [helper.make_node("Add", ["x", "x"], [name]) for name in names]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in names],
+    )
+    Path("m.onnx").write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
+    assert egc("run", "m.onnx", "--output-dir", "out")[0] == 0
+    files = [path.name for path in Path("out").iterdir()]
+    assert len(files) == len(names)
+    assert {"a_b.npy", "a_b-2.npy", "a_b-2-2.npy", "output.npy"} < set(files)
 
 
 def test_not_numbers_and_infinities_are_data(egc: Run) -> None:
@@ -298,6 +393,12 @@ def test_an_artifact_is_not_compiled_again(egc: Run) -> None:
     assert status == 2 and "m.egc" in one_error(err)
 
 
+def test_an_artifact_of_another_name(egc: Run) -> None:
+    assert egc("optimize", save(), "-o", "program.bin")[0] == 0
+    assert egc("run", "program.bin")[0] == 0
+    assert egc("explain", "program.bin")[0] == 0
+
+
 def test_results_that_differ_are_a_failure(egc: Run) -> None:
     pytest.importorskip("onnxruntime")
     assert egc("optimize", save())[0] == 0
@@ -305,3 +406,46 @@ def test_results_that_differ_are_a_failure(egc: Run) -> None:
     other = save("other.onnx", nodes=[helper.make_node("Exp", ["x"], ["y"])])
     status, out, err = egc("verify", "m.egc", "--model-file", other)
     assert status == 1 and "y" in out and not err
+
+
+def test_a_reference_that_is_not_there_or_of_another_model(egc: Run) -> None:
+    assert egc("optimize", save())[0] == 0
+    status, _, err = egc("verify", "m.egc", "--model-file", "absent.onnx")
+    assert status == 2 and "absent.onnx" in one_error(err)
+
+
+def test_names_that_look_like_markup(egc: Run) -> None:
+    node = helper.make_node("Relu", ["x"], ["[/bold]"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("[/bold]", TensorProto.FLOAT, [2])],
+    )
+    Path("m.onnx").write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
+    status, out, _ = egc("verify", "m.onnx", "--reference", "onnx")
+    assert status == 0 and "[/bold]" in out
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "same"),
+    [
+        (np.float32([1.0]), np.float32([1.0005]), True),
+        (np.float32([1.0]), np.float32([1.1]), False),
+        (np.float32([np.nan, np.inf]), np.float32([np.nan, np.inf]), True),
+        (np.float32([1.0]), np.float32([np.nan]), False),
+        (np.float32([np.inf]), np.float32([-np.inf]), False),
+        (np.float32([1.0]), np.float64([1.0]), False),
+        (np.int64([5000]), np.int64([5001]), False),
+        (np.int64([2**60]), np.int64([2**60 + 1]), False),
+        (np.complex64([1 + 1j]), np.complex64([1 + 1.0005j]), True),
+        (ml_dtypes.bfloat16(1.0), ml_dtypes.bfloat16(1.0), True),
+        (np.array(["a"]), np.array(["a"], object), True),
+        (np.array(["a"]), np.array(["b"]), False),
+        (None, None, True),
+        (np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), True),
+    ],
+    ids=str,
+)
+def test_what_counts_as_agreement(found: Any, expected: Any, same: bool) -> None:
+    assert compare("y", found, expected, 1e-3, 1e-5)["ok"] is same
