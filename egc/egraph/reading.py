@@ -77,6 +77,7 @@ class Reader:
                 return self._fns.__getitem__
         raise KeyError(f"no attribute sort {sort}")
 
+    @cached_property
     def classes(self) -> dict[int, list[ENode]]:
         """Every e-class with its e-nodes, rows that a rule subsumed left out where others remain."""
         classes: dict[int, list[ENode]] = {}

@@ -21,7 +21,9 @@ class Terms:
     def __init__(self, bindings: Any) -> None:
         self.bindings = bindings
         self._span = bindings.RustSpan("egc", 0, 0)
-        self._nullary: dict[str, Any] = {}
+        # What comes up again and again is made once.
+        self._literals: dict[tuple[type, int | str], Any] = {}
+        self._dims: dict[tuple[Dim, ...], Any] = {}
         self.heads: set[str] = set()
 
     def call(self, name: str, *args: Any) -> Any:
@@ -32,13 +34,13 @@ class Terms:
     def literal(self, value: int | float | str | bool) -> Any:
         """A literal term."""
         b = self.bindings
-        if isinstance(value, bool):
-            return b.Lit(self._span, b.Bool(value))
-        if isinstance(value, int):
-            return b.Lit(self._span, b.Int(value))
-        if isinstance(value, float):
+        if isinstance(value, float):  # zeros are equal and differ
             return b.Lit(self._span, b.Float(value))
-        return b.Lit(self._span, b.String(value))
+        key = (type(value), value)
+        if key not in self._literals:
+            wrap = b.Bool if isinstance(value, bool) else b.Int if isinstance(value, int) else b.String
+            self._literals[key] = b.Lit(self._span, wrap(value))
+        return self._literals[key]
 
     def vector(self, items: Sequence[Any]) -> Any:
         """A vector term; its sort follows from where it stands."""
@@ -50,11 +52,16 @@ class Terms:
 
     def dims(self, values: Iterable[Dim]) -> Any:
         """A DVec term: known extents are ``(I n)``, symbolic ones ``(Sym text)``."""
-        terms = [
-            self.call("I", self.literal(d)) if isinstance(d, int) else self.call("Sym", self.literal(str(d)))
-            for d in values
-        ]
-        return self.vector(terms)
+        shape = tuple(values)
+        if shape not in self._dims:
+            terms = [
+                self.call("I", self.literal(d))
+                if isinstance(d, int)
+                else self.call("Sym", self.literal(str(d)))
+                for d in shape
+            ]
+            self._dims[shape] = self.vector(terms)
+        return self._dims[shape]
 
     def perm(self, perm: Sequence[int]) -> Any:
         """A Perm term with its inverse."""
@@ -65,9 +72,7 @@ class Terms:
 
     def fn(self, name: str) -> Any:
         """A scalar function's term, such as ``(GeluErf)``."""
-        if name not in self._nullary:
-            self._nullary[name] = self.call(FUNCTIONS[name].constructor)
-        return self._nullary[name]
+        return self.call(FUNCTIONS[name].constructor)
 
     def attr(self, sort: str, value: Any) -> Any:
         """An attribute's term by the sort that it has in rule files."""
