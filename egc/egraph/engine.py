@@ -285,8 +285,8 @@ def _infer_enode(enode: ENode, types: dict[int, TensorType]) -> TensorType | Non
 
 
 class _Namer:
-    """Terms for e-classes: their ``Id`` where they have one, else an e-node over terms of its children. None is
-    deeper than it has to be: egglog compiles every term anew.
+    """Terms for e-classes: their ``Id`` where they have one, else an e-node over terms of its children. None
+    is deeper than it has to be: egglog compiles every term anew.
     """
 
     def __init__(self, reader: Reader, classes: Mapping[int, Sequence[ENode]], terms: Terms) -> None:

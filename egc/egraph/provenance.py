@@ -24,6 +24,7 @@ from egc.rules import RuleBook
 from egc.rules import syntax as s
 from egc.rules.provenance import columns, is_recorded, table
 
+NAME = "Id"  # names a value of the model
 _GIVEN = -1  # in place of a match: a term of the model, or a fact that type inference states
 
 
@@ -110,6 +111,7 @@ class Provenance:
     def builder(self) -> Mapping[Item, int]:
         """The match that first built each derived row; a negative number for what is given."""
         known: dict[Item, int] = {self.item_of[enode]: _GIVEN for enode in self.original}
+        known |= {(NAME, tuple(row.inputs)): _GIVEN for row in self.reader.rows(NAME)}
         accounted = self._accounted_relations()
         known |= dict.fromkeys(self._stated(accounted), _GIVEN)
         waiting: dict[Item, list[int]] = {}
@@ -241,9 +243,9 @@ class _Decoder:
         self.match = match
 
     def node(self, index: int) -> Term | Fact | None:
-        """A node of the plan; None where its row is gone."""
+        """A node of the plan; None where its row is gone, and where it only names a value of the model."""
         row = self.match.rows[index]
-        if row is None:
+        if row is None or row[0] == NAME:
             return None
         name, inputs = row
         pattern = self.match.plan.nodes[index]

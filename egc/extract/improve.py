@@ -1,8 +1,9 @@
 """Improving a solution on its true cost, with sharing counted once.
 
 One e-class at a time, every other e-node of the class is tried: what it newly needs is added, what nothing
-needs any more is dropped, and the switch is kept where the sum falls.
-Passes repeat until one changes nothing or the time is up.
+needs any more is dropped, and the switch is kept where the sum falls. Some e-classes pay only when several
+read them, such as one product in place of three: for each that nothing needs, all e-classes that could read
+it switch to it together. Passes repeat until one changes nothing or the time is up.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class _Search:
                 if time.perf_counter() > deadline:
                     break
                 improved |= eclass in self.position and self.switch(eclass)
+            for eclass in self.shareable():
+                if time.perf_counter() > deadline:
+                    break
+                improved |= self.share(eclass)
         return Solution(dict(self.choice), self.roots)
 
     def switch(self, eclass: int) -> bool:
@@ -55,9 +60,7 @@ class _Search:
         current = self.choice[eclass]
         best, best_delta = None, -_EPSILON * self.total
         for enode in self.snapshot.classes[eclass]:
-            if enode is current or enode == current or eclass in enode.children:
-                continue
-            if any(child not in self.choice for child in enode.children) or self.reaches(enode, eclass):
+            if enode is current or enode == current or not self.fits(enode, eclass):
                 continue
             delta = self.delta(eclass, current, enode)
             if delta < best_delta:
@@ -66,6 +69,54 @@ class _Search:
             return False
         self.commit(eclass, current, best)
         return True
+
+    def shareable(self) -> list[int]:
+        """The e-classes that nothing needs and that at least two needed ones could read."""
+        readers: Counter[int] = Counter()
+        for eclass in self.position:
+            others = {c for enode in self.snapshot.classes[eclass] for c in enode.children}
+            readers.update(c for c in others if c not in self.position and c in self.choice)
+        return sorted(eclass for eclass, count in readers.items() if count > 1)
+
+    def share(self, shared: int) -> bool:
+        """Let e-classes read ``shared`` that can, but for those that are better off alone; keep that where it
+        lowers the total.
+        """
+        if shared in self.position:
+            return False
+        readers = [c for c in self.position if any(shared in e.children for e in self.snapshot.classes[c])]
+        switches: list[tuple[int, ENode, ENode]] = []
+        delta = 0.0
+        # The first reader comes first, so that the place of what is shared is before all of them.
+        for eclass in sorted(readers, key=self.position.__getitem__):
+            if (enode := self.reading(eclass, shared)) is not None:
+                switches.append((eclass, self.choice[eclass], enode))
+                delta += self.delta(*switches[-1])
+                self.commit(*switches[-1])
+        for eclass, before, enode in reversed(switches.copy()):
+            back = self.delta(eclass, enode, before) if eclass in self.position else 0.0
+            if back < 0:
+                switches.append((eclass, enode, before))
+                delta += back
+                self.commit(*switches[-1])
+        if delta < -_EPSILON * self.total:
+            return True
+        for eclass, before, enode in reversed(switches):
+            self.commit(eclass, enode, before)
+        return False
+
+    def reading(self, eclass: int, shared: int) -> ENode | None:
+        """An e-node of a needed e-class that reads ``shared``; None where there is none."""
+        for enode in self.snapshot.classes[eclass] if eclass in self.position else ():
+            if shared in enode.children and self.fits(enode, eclass):
+                return enode
+        return None
+
+    def fits(self, enode: ENode, eclass: int) -> bool:
+        """Whether ``enode`` can be chosen for ``eclass`` without a cycle."""
+        if eclass in enode.children or any(child not in self.choice for child in enode.children):
+            return False
+        return not self.reaches(enode, eclass)
 
     def commit(self, eclass: int, old: ENode, new: ENode) -> None:
         """Make a switch: count readers again and give newly needed e-classes a place before ``eclass``."""
@@ -80,22 +131,28 @@ class _Search:
             self.reindex()
 
     def place(self, eclasses: tuple[int, ...], before: float) -> bool:
-        """Give ``eclasses`` and what they need places below ``before``;
+        """Give ``eclasses`` and what they need places below ``before``, where they have none or a later one;
         False where floats lie too close for one.
         """
-        for eclass in eclasses:
-            if eclass in self.position:
-                if self.position[eclass] >= before:
-                    return False
-                continue
+        stack = [eclass for eclass in eclasses if self.is_late(eclass, before)]
+        while stack:
+            eclass = stack[-1]
             children = self.choice[eclass].children
-            if not self.place(children, before):
-                return False
-            below = max((self.position[child] for child in children), default=-1.0)
-            self.position[eclass] = (below + before) / 2
-            if not below < self.position[eclass] < before:
-                return False
+            late = [child for child in children if self.is_late(child, before)]
+            if late:
+                stack.extend(late)
+                continue
+            stack.pop()
+            if self.is_late(eclass, before):
+                below = max((self.position[child] for child in children), default=-1.0)
+                self.position[eclass] = (below + before) / 2
+                if not below < self.position[eclass] < before:
+                    return False
         return True
+
+    def is_late(self, eclass: int, before: float) -> bool:
+        """Whether ``eclass`` has no place before ``before``."""
+        return self.position.get(eclass, before) >= before
 
     def reaches(self, enode: ENode, target: int) -> bool:
         """Whether ``enode`` needs ``target`` under the current choice."""

@@ -35,11 +35,45 @@ def test_sharing_is_counted_once() -> None:
     assert both.cost(cost) == 11.0
 
 
-def test_integer_programming_finds_what_single_switches_cannot() -> None:
+def test_readers_of_something_expensive_switch_to_it_together() -> None:
     cost = lambda eclass, enode: SHARED_COST[enode.op]  # noqa: E731
     graph = snapshot(SHARED)
+    alone = bottom_up(graph, (0,), cost)
+    assert alone.cost(cost) == 13.0  # each of the two alone is cheaper private
+    assert improve(graph, alone, cost, 1.0).cost(cost) == 11.0
+
+
+def test_who_is_better_off_alone_does_not_switch_with_the_others() -> None:
+    classes = {
+        0: (node("three", 1, 3, 4),),
+        1: SHARED[1],
+        2: SHARED[2],
+        3: SHARED[3],
+        4: (node("far", 2), node("near")),
+    }
+    costs = {**SHARED_COST, "three": 1.0, "far": 9.0, "near": 1.0}
+    cost = lambda eclass, enode: costs[enode.op]  # noqa: E731
+    graph = snapshot(classes)
+    best = improve(graph, bottom_up(graph, (0,), cost), cost, 1.0)
+    assert best.cost(cost) == 12.0
+    assert [best.choice[eclass].op for eclass in (1, 3, 4)] == ["use", "use2", "near"]
+
+
+def test_integer_programming_finds_what_switches_cannot() -> None:
+    # What could be shared is one more step away, so that nothing needed could read it.
+    classes = {
+        0: (node("pair", 1, 3),),
+        1: (node("use", 4), node("private")),
+        2: (node("expensive"),),
+        3: (node("use2", 5), node("private2")),
+        4: (node("step", 2),),
+        5: (node("step", 2),),
+    }
+    costs = {**SHARED_COST, "step": 0.0}
+    cost = lambda eclass, enode: costs[enode.op]  # noqa: E731
+    graph = snapshot(classes)
     greedy = improve(graph, bottom_up(graph, (0,), cost), cost, 1.0)
-    assert greedy.cost(cost) == 13.0  # each of the two alone is cheaper private
+    assert greedy.cost(cost) == 13.0
     best, bound = solve(graph, greedy, cost, 10.0)
     assert best.cost(cost) == 11.0
     assert bound == pytest.approx(11.0)

@@ -41,7 +41,7 @@ def shuffled_dense_net() -> Graph:
     rng = np.random.default_rng(3)
     b = GraphBuilder("shuffle")
     window = {"strides": (1, 1), "dilations": (1, 1), "low": (1, 1), "high": (1, 1), "groups": 2}
-    x = b.input("x", TensorType("float32", (1, 8, 6, 6)))
+    x = b.input("x", TensorType("float32", (1, 8, 48, 48)))
     channels = 8
     for _ in range(2):
         w = b.constant(rng.standard_normal((8, channels // 2, 3, 3)).astype(np.float32))
@@ -49,9 +49,9 @@ def shuffled_dense_net() -> Graph:
         h = b.add("map", (h, b.constant(rng.standard_normal((1, 8, 1, 1)).astype(np.float32))), fn="mul")
         h = b.add("map", (h, b.constant(rng.standard_normal((1, 8, 1, 1)).astype(np.float32))), fn="add")
         h = b.add("map", (h,), fn="relu")
-        h = b.add("reshape", (h,), shape=(1, 2, 4, 6, 6))
+        h = b.add("reshape", (h,), shape=(1, 2, 4, 48, 48))
         h = b.add("transpose", (h,), perm=(0, 2, 1, 3, 4))
-        h = b.add("reshape", (h,), shape=(1, 8, 6, 6))
+        h = b.add("reshape", (h,), shape=(1, 8, 48, 48))
         x = b.add("concat", (x, h), axis=1)
         channels += 8
     return b.finish((x,))
