@@ -30,21 +30,22 @@ def deviation(ctx: Context, variance: str, epsilon: float) -> str:
 
 
 def per_channel(ctx: Context, value: str, rank: int) -> str:
-    """``value`` [C] as [C, 1, …] so that it broadcasts over [N, C, s…] of ``rank`` axes."""
-    return ctx.reshape(value, (*ctx.shape(value), *(1,) * max(rank - 2, 0)))
+    """``value`` [C] as [C, 1, …], and [C, s…] as it is, so that it broadcasts over [N, C, s…] of ``rank`` axes."""
+    return ctx.reshape(value, (*ctx.shape(value), *(1,) * max(rank - 1 - ctx.rank(value), 0)))
 
 
 @operator("BatchNormalization", family="norm")
 def batch_normalization(ctx: Context, node: OnnxNode) -> Sequence[str]:
-    """(x - mean) / sqrt(var + epsilon) * scale + bias, as one factor and one term for each channel.
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, as one factor and one term for each channel;
+    with opset 7's ``spatial=0`` for each activation, which the shapes of the statistics say.
 
     In training mode mean and variance are those of the batch, and the running ones are returned too.
     """
     x, scale, bias, running_mean, running_var = (node.required(i) for i in range(5))
     epsilon = float(node.attr("epsilon", 1e-5))
     rank = ctx.rank(x)
-    if not node.attr("spatial", 1) or (node.version < 14 and node.wants(1)):
-        raise NotCompiled("statistics for each activation, or of a batch in the form before opset 14")
+    if node.version < 14 and node.wants(1):
+        raise NotCompiled("statistics of a batch in the form before opset 14")
     if not node.attr("training_mode", 0):
         return [_affine(ctx, x, scale, bias, running_mean, running_var, epsilon), None, None, None, None]  # type: ignore[list-item]
     axes = [i for i in range(rank) if i != 1]

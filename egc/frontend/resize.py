@@ -74,7 +74,7 @@ def _old_mode(ctx: Context, node: OnnxNode) -> _Mode:
     kind = {"nearest": "nearest", "linear": "linear", "bilinear": "linear"}.get(node.attr("mode", "nearest"))
     if kind is None:
         ctx.fail(f"mode {node.attr('mode')!r} is none of nearest and linear")
-    return _Mode(kind, "asymmetric", "floor", -0.75, False, False)
+    return _Mode(kind, "asymmetric", "simple", -0.75, False, False)
 
 
 def _floats(ctx: Context, value: str, what: str) -> list[float]:
@@ -274,6 +274,8 @@ def taps(axis: _Axis, mode: _Mode) -> tuple[Array, Array]:
             "round_prefer_ceil": lambda v: np.floor(v + 0.5),
             "floor": np.floor,
             "ceil": np.ceil,
+            # Before opset 11, which gave it a name: the tests of opset 10 and onnxruntime round so.
+            "simple": np.ceil if axis.scale < 1 else np.floor,
         }
         if mode.nearest not in rounded:
             raise NotCompiled(f"nearest_mode {mode.nearest!r}")
