@@ -1,4 +1,4 @@
-"""Contractions that read one tensor become one, where that is cheaper: queries, keys and values; gated units."""
+"""Contractions that read one tensor become one, where that is cheaper: queries, keys, values; gated units."""
 
 from __future__ import annotations
 
