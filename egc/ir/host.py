@@ -78,5 +78,7 @@ def _plain(value: Any) -> Any:
 def _evaluator(text: str) -> tuple[tuple[str, ...], Any]:
     from onnx.reference import ReferenceEvaluator
 
+    from egc.ir.host_loop import Loop
+
     model = decode_host(text)
-    return tuple(value.name for value in model.graph.input), ReferenceEvaluator(model)
+    return tuple(value.name for value in model.graph.input), ReferenceEvaluator(model, new_ops=[Loop])
