@@ -13,27 +13,29 @@ from onnx import helper
 from onnx.reference.ops import op_loop
 
 
-class Loop(op_loop.Loop):  # type: ignore[misc]
+class Loop(op_loop.Loop):
     """Runs the body while its condition holds and trips are left; a bound or a condition that is not given
     does not end it. Results: the carried values, then one stack of each scan output."""
 
     op_domain = ""
+    body: Any  # set by the base class, as `_run_body` is
+    _run_body: Any
 
     def _run(
         self,
-        trips: Any,
-        condition: Any,
-        *initial: Any,
+        M: Any,
+        cond: Any,
+        *args: Any,
         context: dict[str, Any] | None = None,
+        body: Any = None,
         attributes: Any = None,
         bindings: Any = None,
-        **_: Any,
-    ) -> tuple[Any, ...]:
+    ) -> Any:
         names = self.body.input_names
-        carried = [*initial, *[None] * (self.N - len(initial))]
+        carried = [*args, *[None] * (self.N - len(args))]
         scans: list[list[Any]] = [[] for _ in range(self.K)]
-        going, trip = condition is None or bool(condition), 0
-        while going and (trips is None or trip < trips):
+        going, trip = cond is None or bool(cond), 0
+        while going and (M is None or trip < M):
             values = [np.array(trip, np.int64), np.array(going), *carried]
             feeds = {**(context or {}), **dict(zip(names, values, strict=True))}
             going, *results = self._run_body(feeds, attributes=attributes, bindings=bindings)
@@ -44,7 +46,7 @@ class Loop(op_loop.Loop):  # type: ignore[misc]
             trip += 1
         kinds = self.body.proto_.output[1 + self.N :]
         stacks = [np.stack(scan) if scan else _nothing(kind) for scan, kind in zip(scans, kinds, strict=True)]
-        return self._check_and_fix_outputs((*carried, *stacks))  # type: ignore[no-any-return]
+        return self._check_and_fix_outputs((*carried, *stacks))
 
 
 def _nothing(output: Any) -> np.ndarray:
