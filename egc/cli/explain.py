@@ -137,7 +137,7 @@ def show(record: dict[str, Any], node: str | None, as_json: bool) -> int:
 
 def print_json(data: dict[str, Any]) -> None:
     """The answer for programs."""
-    print(json.dumps(data, indent=1, ensure_ascii=False))
+    print(json.dumps(data, indent=1))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -91,7 +91,7 @@ def _list(extra: list[Path], as_json: bool) -> int:
         for rule in book.rules
     ]
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(json.dumps(rows, indent=2))
         return 0
     columns = ["name", "class", "ruleset", "place"]
     table = [columns] + [[r["name"], r["class"], r["ruleset"], f"{r['file']}:{r['line']}"] for r in rows]
@@ -127,7 +127,7 @@ def _check(files: list[Path], as_json: bool) -> int:
             "findings": [_finding(d) for d in findings],
             "cost": {name: [asdict(run) for run in runs] for name, runs in measured.items()},
         }
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(json.dumps(summary, indent=2))
         return 1 if report.errors else 0
     for finding in findings:
         print(finding)
