@@ -71,9 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Keep the interpreter from flushing into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except OSError as error:  # what no command expects: above all a full disk behind standard output
         if os.environ.get("EGC_DEBUG"):
             raise
@@ -101,6 +98,9 @@ def run() -> NoReturn:
         status = main()
     except SystemExit as stop:  # argparse's way out
         status = int(stop.code or 0)
+    except KeyboardInterrupt:  # also while it imports
+        print("interrupted", file=sys.stderr)
+        status = 130
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # `main` has said so
             stream.flush()
