@@ -113,6 +113,8 @@ class _Run:
         self.command(*self.encoded.commands)
         for phase, rulesets in self.phases:
             self.phase(phase, rulesets)
+            if phase != self.phases[-1][0]:
+                self.complete_types()
 
     def saturate(self) -> Snapshot:
         self.run_phases()
@@ -181,7 +183,7 @@ class _Run:
                 if reason.endswith("rows"):
                     self.overgrown.update(rulesets)
                 break
-        classes = self.complete_types()
+        classes = self.read().classes
         self.growth.append(
             Growth(
                 name,
@@ -211,17 +213,14 @@ class _Run:
         ahead = steps[1] ** 2 // steps[0] if len(steps) == 2 and steps[1] > steps[0] > 0 else 0
         return f"{self.budget.rows} rows" if sizes[-1] + ahead > self.budget.rows else ""
 
-    def complete_types(self) -> dict[int, list[ENode]]:
-        """State shape and dtype of the e-classes that no rule of ``facts.egg`` reached, by type inference.
-
-        Returns the e-classes.
-        """
+    def complete_types(self) -> None:
+        """State shape and dtype of the e-classes that no rule of ``facts.egg`` reached, by type inference."""
         reader = self.read()
         known = _types(reader)
         classes = reader.classes
         inferred = {c: type_ for c, type_ in infer_types(classes, known).items() if c not in known}
         if not inferred:
-            return classes
+            return
         names = _Namer(reader, classes, self.terms)
         commands: list[Any] = []
         for eclass, type_ in inferred.items():
@@ -231,7 +230,6 @@ class _Run:
         if commands:
             self.command(*commands)
             self._reader = None
-        return classes
 
 
 def _types(reader: Reader) -> dict[int, TensorType]:

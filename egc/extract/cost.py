@@ -3,7 +3,8 @@
 A contraction costs its arithmetic at the machine's peak or its traffic, whichever is longer. A scalar
 function costs its arithmetic: it shares a kernel with what it reads or with what reads it. Views are index
 arithmetic in their readers, but a transpose moves every element against the grain: it is a layout conversion
-and pays for its bytes twice. Constant e-classes cost nothing at run time.
+and pays for its bytes twice. A slice that is joined to others or padded is copied, where its operand's
+producer could have written a tensor of its own in place. Constant e-classes cost nothing at run time.
 
 The formula is the roofline model (Williams, Waterman & Patterson, CACM 52(4),
 2009) with a launch cost a kernel.
@@ -49,6 +50,8 @@ _GUARDED = 0.5
 _GUARDED_LANES = 8.0
 # Vector instructions for an element of a softmax: exp is most of them.
 _SOFTMAX_WORK = 15.0
+# What these read, its producer writes in place, as far as that is a tensor of its own.
+_IN_PLACE = frozenset({"concat", "pad"})
 _FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
 _LEAVES = frozenset({"input", "const", "splat"})
 # These end in a scalar function, whose result, like that of any other, is not charged for.
@@ -62,6 +65,7 @@ class CostModel:
         self.snapshot = snapshot
         self.rates = rates
         self._sizes: dict[int, int] = {}
+        self._in_place = _read_in_place(snapshot)
 
     def size(self, eclass: int) -> int:
         """The number of elements of an e-class, symbols at SYMBOLIC_EXTENT; 1 where the type is unknown."""
@@ -82,13 +86,14 @@ class CostModel:
         rates = self.rates
         written = 0 if enode.op in _ENDS_IN_MAP else self.bytes(eclass)
         traffic = (written + sum(self.bytes(child) for child in enode.children)) / rates.bandwidth
+        moved = NodeCost(conversion=2 * self.bytes(eclass) / rates.conversion_bandwidth, launch=rates.launch)
+        if enode.op == "slice" and eclass in self._in_place:
+            return moved
         if enode.op in _FREE_VIEWS:
             # Not quite free: a shorter program is better where nothing else differs.
             return NodeCost(launch=rates.launch * 0.01)
         if enode.op == "transpose":
-            return NodeCost(
-                conversion=2 * self.bytes(eclass) / rates.conversion_bandwidth, launch=rates.launch
-            )
+            return moved
         if enode.op == "cast":
             return NodeCost(self.size(eclass) / rates.vector_ops, 0.0, 0.0, rates.launch * 0.05)
         if enode.op == "map":
@@ -149,6 +154,20 @@ class CostModel:
             case "rms_norm":  # square, add, and two products
                 return 4.0 * operand
         return float(max(operand, self.size(eclass)))
+
+
+def _read_in_place(snapshot: Snapshot) -> frozenset[int]:
+    """The e-classes that a concatenation or padding reads, be it through scalar functions."""
+    enodes = (enode for enodes in snapshot.classes.values() for enode in enodes)
+    waiting = [c for enode in enodes if enode.op in _IN_PLACE for c in enode.children]
+    found: set[int] = set()
+    while waiting:
+        eclass = waiting.pop()
+        if eclass not in found:
+            found.add(eclass)
+            maps = (enode for enode in snapshot.classes[eclass] if enode.op == "map")
+            waiting += [child for enode in maps for child in enode.children]
+    return frozenset(found)
 
 
 def elements(type_: TensorType) -> int:

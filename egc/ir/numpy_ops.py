@@ -152,11 +152,13 @@ def _conv(x: Array, w: Array, *, groups: int, **attrs: Ints) -> Array:
     patches = patches.reshape(batch, groups, depth, *out, *taps)
     weights = w.astype(dtype).reshape(groups, outputs // groups, depth, *taps)
     result = np.empty((batch, groups, outputs // groups, *out), dtype)
-    axes = (1, *range(2 + spatial, 2 + 2 * spatial))
-    for group in range(groups):
-        # [N, depth, o…, k…] . [M/groups, depth, k…] -> [N, o…, M/groups]
-        found = np.tensordot(patches[:, group], weights[group], (axes, tuple(range(1, 2 + spatial))))
-        result[:, group] = np.moveaxis(found, -1, 1)
+    # [N, g, depth, o…, k…] to [g, N, o…, depth, k…]. np.tensordot makes 0 of NaN times a single 0.
+    order = (1, 0, *range(3, 3 + spatial), 2, *range(3 + spatial, 3 + 2 * spatial))
+    for group, rows in enumerate(patches.transpose(order)):
+        # [N·o, depth·k] @ [depth·k, M/groups]
+        columns = weights[group].reshape(outputs // groups, depth * math.prod(taps)).T
+        found = np.matmul(rows.reshape(batch * math.prod(out), depth * math.prod(taps)), columns)
+        result[:, group] = np.moveaxis(found.reshape(batch, *out, outputs // groups), -1, 1)
     return cast_to(result.reshape(batch, outputs, *out), x.dtype)
 
 
