@@ -74,11 +74,12 @@ class Elements:
         return (axis,), symbol(axis.name)
 
     def name(self, prefix: str) -> str:
-        """A name that no dim of the model and no axis so far has."""
+        """A name that no dim and no value of the model and no axis so far has."""
         while True:
             number = self._fresh.get(prefix, 0)
             self._fresh[prefix] = number + 1
-            if (name := f"{prefix}{number}") not in self.taken:
+            name = f"{prefix}{number}"
+            if name not in self.taken and name not in self.graph.types:
                 return name
 
     def reserve(self, name: str) -> None:
