@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 from egc.ir.dims import Dim
+from egc.ir.expr import Call, Load, expand_definitions, walk
 from egc.ir.graph import Graph, Node
 from egc.ir.ops import VIEWS
 from egc.ir.scalar import FUNCTIONS
@@ -44,6 +47,20 @@ def flops(node: Node) -> int:
     return FUNCTIONS[str(node.attr("fn"))].flops if node.op == "map" else int(node.op in MAPS | GATHERS)
 
 
+def spelled(node: Node) -> tuple[int, tuple[int, ...]]:
+    """How many calls ``node`` adds to an expression, and how often each of its operands stands in it: a
+    function that is defined by others may name an operand several times.
+    """
+    return _spelled(str(node.attr("fn"))) if node.op == "map" else (1, (1,) * len(node.inputs))
+
+
+@lru_cache
+def _spelled(fn: str) -> tuple[int, tuple[int, ...]]:
+    operands = tuple(Load(str(i), (), "float32") for i in range(FUNCTIONS[fn].arity))
+    parts = Counter(walk(expand_definitions(Call(fn, operands, "float32"))))
+    return sum(n for part, n in parts.items() if isinstance(part, Call)), tuple(parts[x] for x in operands)
+
+
 def work(node: Node, graph: Graph) -> int:
     """Like ``flops``, in instructions on 4-byte lanes: 8-byte elements take two, their conversions three."""
     widest = max((itemsize(graph.types[name].dtype) for name in (*node.inputs, *node.outputs)), default=4)
@@ -70,6 +87,7 @@ __all__ = [
     "Legal",
     "estimate",
     "flops",
+    "spelled",
     "structurally_legal",
     "work",
 ]

@@ -37,6 +37,7 @@ from egc.kernels.legality import (
     Legal,
     estimate,
     flops,
+    spelled,
     work,
 )
 from egc.kernels.lower import SCATTERS, can_lower, lower
@@ -48,7 +49,7 @@ _CHEAP = 4  # instructions an element that cost no more than reading the element
 _LAUNCH = 16_384  # lane instructions that cost as much as a kernel's launch
 _NARROW = 4  # channels of an image, at most, that a convolution reads as well from planes of their own
 _REGION = 6  # elementwise nodes, at most, between a reduction and the node where their paths meet
-_LARGEST = 200  # nodes of an expression: an inlined value that is read twice is written out twice
+_LARGEST = 200  # terms of an expression: an inlined value that is read twice is written out twice
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class _Cone:
     """What computing one element of an inlined value takes."""
 
     anchor: Node | None = None
-    size: int = 1
+    size: int = 0  # terms of the expression
     flops: int = 0
     work: int = 0  # like flops, weighed by the lanes that the dtypes leave
     reads: dict[str, int] = field(default_factory=dict)  # values from memory: bytes
@@ -95,15 +96,16 @@ class _Partition:
     def cone(self, node: Node) -> _Cone:
         """What ``node`` computes together with its inlined operands."""
         anchor = node if node.op in ANCHORS else None
-        out = _Cone(anchor, flops=flops(node), work=work(node, self.graph))
-        for value in node.inputs:
+        calls, occurrences = spelled(node)
+        out = _Cone(anchor, size=calls, flops=flops(node), work=work(node, self.graph))
+        for value, times in zip(node.inputs, occurrences, strict=True):
             below = self.cones.get(value)
             if below is None:
                 out.reads[value] = self.bytes(value)
-                out.size += 1
+                out.size += times
                 continue
             out.anchor = out.anchor or below.anchor
-            out.size += below.size
+            out.size += times * below.size
             out.flops += below.flops
             out.work += below.work
             out.reads |= below.reads

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from egc.ir.dims import parse_dim
+from egc.ir.expr import expand_definitions, walk
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.types import parse_type
 from egc.kernels import HostCall, KernelCall, kernel_key
@@ -266,6 +267,27 @@ def test_repeated_use_does_not_blow_expressions_up() -> None:
     graph: Graph = net.finish((value,))
     calls = check_calls(graph, feeds={"x": np.ones(4, np.float32)})
     assert 1 < len(calls) <= 40
+
+
+@pytest.mark.parametrize("fn", ["neg", "sigmoid", "gelu_erf"])
+def test_a_long_chain_is_several_kernels(fn: str) -> None:
+    """Expressions would be as deep as the chain; one that names its operand twice doubles at a node."""
+    net = Net(x="float32[4]")
+    value = "x"
+    for _ in range(400):
+        value = net.map(fn, value)
+    calls = check_calls(net.finish((value,)), feeds={"x": np.ones(4, np.float32)})
+    kernels = [call.kernel for call in calls if isinstance(call, KernelCall)]
+    sizes = [sum(1 for _ in walk(expand_definitions(s.value))) for k in kernels for s in k.stages]
+    assert sum(sizes) > 400 and max(sizes) < 1000
+
+
+def test_a_value_may_have_the_name_of_a_local_buffer() -> None:
+    builder = GraphBuilder("net")
+    builder.input("t1", parse_type("float32[3, 5]"))
+    softmax = builder.add("softmax", ("t1",), name="t0", axis=1)
+    (call,) = check_calls(builder.finish((softmax,)))
+    assert call.args == ("t1", "t0")
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
