@@ -1,7 +1,7 @@
 """The architectures that `export.py` exports: real ones, with configurations of a few thousand weights.
 
-The transformer families come from `transformers`, whose modelling code is what people export; the
-convolutional ones that it lacks, or builds only at full width, are written out here.
+The transformer families come from `transformers`, whose modelling code is what people export; the others are
+written out here and in `networks.py`.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 
 import torch
 import transformers as hf
+from networks import (
+    CachedDecoder,
+    Detector,
+    Diffusion,
+    ShiftedWindows,
+    conv_bn,
+    shuffle_net,
+)
 from torch import Tensor, nn
 
 
@@ -152,17 +160,6 @@ def resnet(attention: str) -> Example:
     return wrap(hf.ResNetForImageClassification(config), images, ("logits",), pixel_values={0: "batch"})
 
 
-def conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int, groups: int, activation: nn.Module
-) -> nn.Sequential:
-    """Convolution without bias, batch normalisation, activation: the brick of the mobile networks."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        activation,
-    )
-
-
 class InvertedResidual(nn.Module):
     """Expand, depthwise, project, with a residual where shapes allow (Sandler et al. 2018, figure 4)."""
 
@@ -282,21 +279,103 @@ def lstm(attention: str) -> Example:
     return Example(LSTMTagger(), {"input_ids": tokens(1, 9)}, ("scores",))
 
 
+def deberta(attention: str) -> Example:
+    config = hf.DebertaConfig(
+        vocab_size=96, hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48,
+        max_position_embeddings=64, relative_attention=True, pos_att_type=["c2p", "p2c"],
+        max_relative_positions=40,
+    )  # fmt: skip
+    mask = torch.ones(2, 12, dtype=torch.int64)
+    mask[1, 9:] = 0
+    inputs = {"input_ids": tokens(2, 12), "attention_mask": mask}
+    return wrap(hf.DebertaModel(config), inputs, ("last_hidden_state",), **dict.fromkeys(inputs, TEXT))
+
+
+def t5(attention: str) -> Example:
+    config = hf.T5Config(
+        vocab_size=64, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=3, feed_forward_proj="relu",
+        use_cache=False, attn_implementation="eager",
+    )  # fmt: skip
+    inputs = {
+        "input_ids": tokens(1, 12, 64),
+        "attention_mask": torch.ones(1, 12, dtype=torch.int64),
+        "decoder_input_ids": tokens(1, 7, 64),
+    }
+    return wrap(hf.T5ForConditionalGeneration(config), inputs, ("logits",))
+
+
+def wav2vec2(attention: str) -> Example:
+    config = hf.Wav2Vec2Config(
+        vocab_size=32, hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48,
+        conv_dim=(12, 12), conv_kernel=(10, 3), conv_stride=(5, 2), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, attn_implementation=attention,
+    )  # fmt: skip
+    sound = {"input_values": torch.randn(1, 400)}
+    return wrap(hf.Wav2Vec2ForCTC(config), sound, ("logits",), input_values={0: "batch"})
+
+
+def llama_step(attention: str) -> Example:
+    config = hf.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, attn_implementation=attention,
+    )  # fmt: skip
+    inputs = {
+        "input_ids": tokens(1, 1, 64),
+        "attention_mask": torch.ones(1, 8, dtype=torch.int64),
+        "keys": torch.randn(1, 2, 7, 8),
+        "values": torch.randn(1, 2, 7, 8),
+    }
+    dynamic = {"attention_mask": {1: "total"}, "keys": {2: "past"}, "values": {2: "past"}}
+    outputs = ("logits", "new_keys", "new_values")
+    return Example(CachedDecoder(hf.LlamaForCausalLM(config)), inputs, outputs, dynamic)
+
+
+def shufflenet_v2(attention: str) -> Example:
+    module = shuffle_net((8, 16, 24), (2, 2), 10)
+    return Example(module, {"x": torch.randn(1, 3, 48, 48)}, ("logits",), {"x": {0: "batch"}})
+
+
+def yolo(attention: str) -> Example:
+    return Example(Detector(8, 3, 32), {"x": torch.randn(1, 3, 32, 32)}, ("boxes",), {"x": {0: "batch"}})
+
+
+def diffusion(attention: str) -> Example:
+    inputs = {
+        "x": torch.randn(2, 4, 12, 12),
+        "time": torch.tensor([10, 500]),
+        "context": torch.randn(2, 5, 12),
+    }
+    return Example(Diffusion(16, 12, 2), inputs, ("noise",), {name: {0: "batch"} for name in inputs})
+
+
+def swin(attention: str) -> Example:
+    images = {"x": torch.randn(2, 3, 48, 48)}
+    return Example(ShiftedWindows(24, 3, 12, 4), images, ("logits",), {"x": {0: "batch"}})
+
+
 ARCHITECTURES: dict[str, Callable[[str], Example]] = {
     function.__name__: function
     for function in (
         bert,
         convnext,
+        deberta,
+        diffusion,
         gpt2,
         llama,
+        llama_step,
         lstm,
         mlp,
         mobilenet_v2,
         mobilenet_v3,
         resnet,
+        shufflenet_v2,
+        swin,
+        t5,
         t5_encoder,
         unet,
         vit,
+        wav2vec2,
         whisper_encoder,
+        yolo,
     )
 }

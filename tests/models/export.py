@@ -164,8 +164,8 @@ attention) and the graph-capturing one (`dynamo`, with `scaled_dot_product_atten
     python tests/models/export.py
 
 with torch {torch}, transformers {transformers}, onnxscript {onnxscript} and onnx {onnx}; `architectures.py`
-holds the architectures. The last column is ‖ONNX Runtime {onnxruntime} − torch‖ ÷ ‖torch‖, the worst over
-outputs, at the sizes exported and with each symbolic dim twice as long.
+and `networks.py` hold the architectures. The last column is ‖ONNX Runtime {onnxruntime} − torch‖ ÷ ‖torch‖,
+the worst over outputs, at the sizes exported and with each symbolic dim twice as long.
 
 | file | nodes | opset | symbolic dims | size | error |
 |---|---:|---:|---|---:|---:|
