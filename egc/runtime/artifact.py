@@ -34,7 +34,7 @@ from egc.runtime.checksum import checksum
 from egc.runtime.manifest import Manifest
 
 MAGIC = b"\x89egc\r\n\x1a\n"  # like PNG's: a transfer as text damages it visibly
-VERSION = 1
+VERSION = 2  # 2: the manifest says which extents a run must find equal
 SECTIONS = ("manifest", "checksums", "record", "code", "constants")
 _HEADER = struct.Struct("<8sIIQ")
 _SECTION = struct.Struct("<16sQQ32s")

@@ -112,7 +112,7 @@ def test_other_versions_are_named(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[8] = 99
     path.write_bytes(data)
-    with pytest.raises(ArtifactError, match="format version 99; this egc reads version 1"):
+    with pytest.raises(ArtifactError, match="format version 99; this egc reads version 2"):
         open_artifact(path)
 
 
