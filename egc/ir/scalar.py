@@ -75,9 +75,13 @@ def _pow(a: Any, b: Any) -> Any:
         # 1 or -1.
         whole = np.power(a, np.maximum(b, 0).astype(a.dtype))
         return np.where(b < 0, np.power(a.astype(np.float64), np.minimum(b, 0)).astype(a.dtype), whole)
+    # numpy has ways of its own for scalar exponents: √x for x^½, also of -∞. A power does not depend on shapes.
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    base, exponent = (np.broadcast_to(x, shape or (1,)).copy() for x in (a, b))
     if a.dtype.kind in "iu":
-        return np.power(a.astype(np.float64), b).astype(a.dtype)
-    return np.power(a, b).astype(a.dtype)
+        base = base.astype(np.float64)
+    power = np.where(exponent == 2, base * base, np.power(base, exponent))  # a square rounds once
+    return power.astype(a.dtype).reshape(shape)
 
 
 def _erf(x: Any) -> Any:

@@ -32,6 +32,15 @@ def test_integers_wrap() -> None:
     assert one("matmul", wide, wide.T).tolist() == [[(127 * 127 * 600 + 128) % 256 - 128]]
 
 
+def test_a_power_does_not_depend_on_shapes() -> None:
+    x = np.array([-np.inf, 0.00421553, 3.0], np.float32)
+    for exponent in (0.5, 2.0, -1.0, 0.7):
+        by_scalar = one("map", x, np.array(exponent, np.float32), fn="pow")
+        by_vector = one("map", x, np.full(3, exponent, np.float32), fn="pow")
+        np.testing.assert_array_equal(by_scalar, by_vector)
+    np.testing.assert_array_equal(one("map", x, np.array(2.0, np.float32), fn="pow"), x * x)
+
+
 def test_narrow_floats_round_once() -> None:
     x = np.array([1.0], ml_dtypes.bfloat16)
     # gelu in bfloat16 steps would round six times; in float32 with one rounding it is the nearest bfloat16.
