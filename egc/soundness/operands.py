@@ -41,6 +41,8 @@ def _matmul_operand(i: int, operands: Operands, attrs: Attrs, c: Context) -> tup
     if c.chance(0.3):
         batch = tuple(1 if c.chance(0.5) else d for d in batch)
         batch = batch if c.chance(0.7) else ()
+    if not batch and c.chance(0.5):
+        batch = c.shape(max(0, c.rank - 2))  # the other one, a matrix, is the same for all of them
     if i == 1:
         return (*batch, other.extents[-1], c.extent())
     return (*batch, c.extent(), other.extents[-2])

@@ -12,7 +12,9 @@ A symbolic dim is the extent that stands for it at an instance.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -56,8 +58,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that a rule says of its match: a union of two tensors ("union") or attributes ("equal"), or
-    the fact of that name.
+    """Something that a rule says of its match: a union of two tensors ("union") or attributes ("equal"), the
+    fact of that name, or that a term which it builds has a type ("built").
     """
 
     kind: str
@@ -86,6 +88,7 @@ class Plan:
         self.tests = [self.code(test) for test in resolved.tests]
         self.constants = [self.node(expr) for expr in resolved.constants]
         self.rows = [self.node(expr) for expr in resolved.rows]
+        self.integers = resolved.integers
         self.varying = [self.node(expr) for expr in resolved.varying]
         for name in tensors:
             self.node(s.Var(name, s.Span(s.Source("", ""), 0, 0)))
@@ -121,6 +124,14 @@ class Plan:
                 case s.Call(head=head, args=args) if head in (CONSTANT, ROW_VECTOR, VARIES, FUSION):
                     about = tuple(self.node(self.knowledge.expanded(arg)) for arg in args)
                     self.claims.append(Claim(head, about, action))
+        for action in actions:
+            for term in built(action, self.knowledge):
+                try:
+                    number = self.node(self.knowledge.expanded(term))
+                except Unsolvable:
+                    continue  # what it means is not known, so there is nothing to say of it
+                if number >= self.left:
+                    self.claims.append(Claim("built", (number,), action))
 
     def is_tensor(self, expr: s.Expr, sorts: Mapping[str, str]) -> bool:
         """Whether an expression of an action is a tensor."""
@@ -200,6 +211,12 @@ class State:
         self.compiling: State | None = None  # the match as the compiler sees it, with symbolic extents
         self.unknown: dict[str, int] = {}  # what these are here
 
+    def copy(self) -> State:
+        """A state that can be filled by itself."""
+        found = State(0)
+        found.__dict__.update({name: copy(value) for name, value in self.__dict__.items()})
+        return found
+
     def type(self, node: int) -> TensorType:
         """The type of a node. Raises Unbound."""
         if self.types[node] is None:
@@ -259,16 +276,31 @@ def bind(code: Code, value: Any, state: State) -> bool:
     return same(evaluate(code, state), value)
 
 
-def variables(code: Code) -> set[str]:
+@lru_cache(maxsize=100_000)  # asked for at every step of every attempt
+def variables(code: Code) -> frozenset[str]:
     """The variables of an attribute's code."""
     if code[0] == "var":
-        return {code[1]}
-    return {
+        return frozenset({code[1]})
+    return frozenset(
         name
         for part in code[1:]
         if isinstance(part, tuple) and part and isinstance(part[0], str)
         for name in variables(part)
-    }
+    )
+
+
+def built(action: s.Action, knowledge: Knowledge) -> list[s.Expr]:
+    """The outermost tensor terms that an action inserts, those of a union aside."""
+    match action:
+        case s.Let(value=value):
+            terms: Sequence[s.Expr] = (value,)
+        case s.Set(target=target, value=value):
+            terms = (*target.args, value)
+        case s.Call(head=head, args=args):
+            terms = (action,) if knowledge.is_tensor(head) else args
+        case _:
+            terms = ()
+    return [term for term in terms if isinstance(term, s.Call) and knowledge.is_tensor(term.head)]
 
 
 def literals(code: Code, kind: type) -> set[Any]:

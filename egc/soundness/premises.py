@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from egc.ir.scalar import BY_CONSTRUCTOR
 from egc.rules import syntax as s
@@ -18,12 +19,13 @@ from egc.rules.primitives import SIGNATURES
 from egc.rules.rule import Rule
 from egc.rules.substitution import in_fact
 
-MAX_DEPTH = 6  # of derivations within derivations
+MAX_DEPTH = 8  # of derivations within derivations
 MAX_STEPS = 500  # derivations that are tried for the premises of one rule
 
 # Facts that egc itself states, with a meaning in terms of the tensor: computed here, not derived.
 TYPE_FACTS = ("shape", "dtype")
 CONSTANT, VARIES, ROW_VECTOR, VALUE = "is-const", "varies", "row-vector", "value"
+COMPUTED = {*TYPE_FACTS, CONSTANT, VARIES, ROW_VECTOR, VALUE}
 FUSION = "may-fuse"
 NAME = "Id"  # names a value of the model
 
@@ -49,6 +51,33 @@ class Knowledge:
     rules: Sequence[Rule]
     facts: Sequence[s.Call]  # stated at the top of a file
     definitions: Mapping[str, Definition]
+
+    @cached_property
+    def depths(self) -> Mapping[str, int]:
+        """How many derivations within one another a row of each table takes at least; none for one that
+        nothing states.
+        """
+        found = {fact.head: 1 for fact in self.facts}
+        growing = True
+        while growing:
+            growing = False
+            for rule in self.rules:
+                depth = self.depth_of(rule, found)
+                for head in rule.makes if depth is not None else ():
+                    if depth < found.get(head, depth + 1):
+                        found[head], growing = depth, True
+        return found
+
+    def depth_of(self, way: Rule | s.Call, depths: Mapping[str, int]) -> int | None:
+        """How many derivations within one another it takes to state a row by a rule or a fact; None where a
+        table that it asks for has no rows.
+        """
+        if isinstance(way, s.Call):
+            return 1
+        asked = [head for head in way.needs if not self.is_constructor(head) and head not in COMPUTED]
+        if any(head not in depths for head in asked):
+            return None
+        return 1 + max((depths[head] for head in asked), default=0)
 
     def is_constructor(self, head: str) -> bool:
         """Whether a term begins with ``head``."""
@@ -86,6 +115,7 @@ class Resolved:
     constants: list[s.Expr] = field(default_factory=list)  # tensors known when compiling
     rows: list[s.Expr] = field(default_factory=list)  # row vectors
     varying: list[s.Expr] = field(default_factory=list)
+    integers: set[str] = field(default_factory=set)  # the variables that stand for one
     choices: list[int] = field(default_factory=list)  # which derivations were taken, by number …
     used: list[Rule | s.Call] = field(default_factory=list)  # … and what states them
 
@@ -126,6 +156,7 @@ class Resolver:
     def resolve(self, rule: Rule) -> Resolved:
         """The equations of a rule's premises. Raises Unsolvable."""
         self.tensors |= {name for name, sort in rule.variables if sort in ("T", "Multi")}
+        self.out.integers |= {name for name, sort in rule.variables if sort == "i64"}
         self.facts(rule.premises, 0)
         return self.out
 
@@ -176,6 +207,8 @@ class Resolver:
             return self.knowledge.expanded(call)
         self.fresh += 1
         value = s.Var(f"egc-found-{self.fresh}", expr.span)
+        if self.knowledge.environment.operators[expr.head].output == "i64":
+            self.out.integers.add(value.name)
         self.derive(expr.head, (*args, value), depth)
         return value
 
@@ -187,9 +220,11 @@ class Resolver:
         ways += [(rule, stated) for rule in self.knowledge.rules for stated in stated_rows(rule, head)]
         if not ways:
             raise Unsolvable(f"no rule or fact states `{head}`")
-        if depth >= MAX_DEPTH:
+        least = [self.knowledge.depth_of(way, self.knowledge.depths) for way, _ in ways]
+        fits = [i for i, deep in enumerate(least) if deep is not None and depth + deep <= MAX_DEPTH]
+        if not fits:
             raise Unsolvable(f"`{head}` rests on itself")
-        order = self.rng.sample(range(len(ways)), len(ways))
+        order = self.rng.sample(fits, len(fits))
         if self.rng.random() < 0.7:
             order.sort(key=lambda i: id(ways[i][0]) not in self.preferred)
         failed: Unsolvable | None = None
@@ -224,6 +259,7 @@ class Resolver:
         mark = f"'{self.fresh}"
         names: dict[str, s.Expr] = {name: s.Var(name + mark, rule.span) for name, _ in rule.variables}
         self.tensors |= {name + mark for name, sort in rule.variables if sort in ("T", "Multi")}
+        self.out.integers |= {name + mark for name, sort in rule.variables if sort == "i64"}
         self.unify_all(args, [s.substitute(arg, names) for arg in stated])
         for action in rule.actions:
             if isinstance(action, s.Let):

@@ -8,7 +8,9 @@ An attempt that breaks one is given up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from egc.soundness.values import Perm, Rejected, Undefined, same
 from egc.soundness.wishes import Wish, wish_for
 
 PROPOSALS = 8  # random operands or attributes that are compared with what the equations ask for
+NUMBERS = 8  # of integers that stand in no tensor, besides those that the rule speaks of
+TRIES = 4  # of what is open of one node, before all that was chosen so far is given up
 
 
 def sample(plan: Plan, context: Context) -> State:
@@ -41,11 +45,12 @@ class _Sampler:
     def run(self) -> State:
         nodes = self.plan.nodes
         waiting = [i for i in range(self.left) if nodes[i].op != "leaf"]
+        self.propagate()
         while waiting:
-            self.propagate()
             ready = [i for i in waiting if all(self.is_ready(child) for child in nodes[i].children)]
-            chosen = min(ready, key=lambda i: (self.asked_for(nodes[i]), i))
-            self.fit(chosen, nodes[chosen])
+            asked = {name for pair in self.equations for code in pair for name in variables(code)}
+            chosen = min(ready, key=lambda i: (self.asked_for(nodes[i], asked), i))
+            self.tried(partial(self.fit, chosen, nodes[chosen]), TRIES)
             waiting.remove(chosen)
         for i in range(self.left):
             if self.state.types[i] is None:
@@ -56,6 +61,7 @@ class _Sampler:
                 for name in sorted({name for code in claim.about for name in variables(code)}):
                     self.state.values.setdefault(name, self.context.extent())
         self.propagate()
+        self.tried(self.number, PROPOSALS)
         if self.equations or self.tests:
             raise Rejected("some premises speak of values that nothing determines")
         for i in self.plan.rows:
@@ -66,12 +72,13 @@ class _Sampler:
     def is_ready(self, child: int) -> bool:
         return self.state.types[child] is not None or self.plan.nodes[child].op == "leaf"
 
-    def asked_for(self, node: Node) -> int:
-        """How many undetermined attributes the equations may still settle: such nodes wait."""
+    def asked_for(self, node: Node, asked: Set[str]) -> int:
+        """How many undetermined attributes the equations, which speak of ``asked``, may still settle: such
+        nodes wait.
+        """
         unknown = {
             name for _, code in node.attrs for name in variables(code) if name not in self.state.values
         }
-        asked = {name for pair in self.equations for code in pair for name in variables(code)}
         computed = sum(
             self.known(code) is None and code[0] in ("prim", "shape", "dtype") for _, code in node.attrs
         )
@@ -118,6 +125,30 @@ class _Sampler:
             except Undefined as error:
                 raise Rejected(str(error)) from None
         return False
+
+    def tried(self, step: Callable[[], None], tries: int) -> None:
+        """Take a step that leaves what is known true, in one of a few tries if chance has a say."""
+        state, equations, tests = self.state.copy(), tuple(self.equations), tuple(self.tests)
+        for left in reversed(range(tries)):
+            drawn = self.context.rng.getstate()
+            try:
+                step()
+                self.propagate()
+                return
+            except Rejected:
+                if not left or self.context.rng.getstate() == drawn:
+                    raise
+            self.state, self.equations, self.tests = state.copy(), list(equations), list(tests)
+
+    def number(self) -> None:
+        """Choose the integers that stand in no tensor, such as places in the model."""
+        while True:
+            asked = {name for code in chain(self.tests, *self.equations) for name in variables(code)}
+            free = sorted((asked & self.plan.integers) - self.state.values.keys())
+            if not free:
+                return
+            self.state.values[free[0]] = self.context.rng.choice((*range(NUMBERS), *self.plan.extents))
+            self.propagate()
 
     def fit(self, number: int, node: Node) -> None:
         """Choose what is open of a node's operands and attributes, and infer its type."""

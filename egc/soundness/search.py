@@ -55,9 +55,9 @@ class Failure:
     wrong: Any = None
 
     @property
-    def size(self) -> tuple[int, int, int, float]:
-        """What makes one counterexample simpler than another: elements, then extents, then dtypes in the
-        order of ``DTYPES``, then numbers.
+    def size(self) -> tuple[float, ...]:
+        """What makes one counterexample simpler than another: tensors with elements, then few of them, then
+        extents, then dtypes in the order of ``DTYPES``, then numbers.
         """
         types = [
             t for i, t in enumerate(self.state.types[: self.plan.left]) if self.plan.nodes[i].op == "leaf"
@@ -65,7 +65,8 @@ class Failure:
         extents = sum(sum(t.shape) + t.rank for t in types)
         dtypes = sum([*DTYPES, t.dtype].index(t.dtype) for t in types)
         numbers = sum(_complexity(a) for a in self.leaves.values())
-        return sum(int(t.size) for t in types), extents, dtypes, numbers
+        sizes = [int(t.size) for t in types]
+        return 0 in sizes, sum(sizes), extents, dtypes, numbers
 
 
 @dataclass
@@ -337,15 +338,15 @@ def _lengths(plan: Plan) -> Sequence[int]:
     """Ranks that the premises may ask for: small integers and lengths of literal vectors,
     and what a spatial rank means.
     """
-    found: list[int] = []
+    found: set[int] = set()
 
     def visit(code: Any) -> None:
         if not isinstance(code, tuple) or not code:
             return
         if code[0] == "value" and type(code[1]) is int and 1 <= code[1] <= RANK:
-            found.append(code[1])
+            found.add(code[1])
         if code[:2] == ("prim", "vec-of"):
-            found.append(len(code) - 2)
+            found.add(len(code) - 2)
         for part in code[1:]:
             visit(part)
 
@@ -356,8 +357,9 @@ def _lengths(plan: Plan) -> Sequence[int]:
         for _, code in node.attrs:
             visit(code)
         if node.op in ("conv", "conv_channels_last"):
-            found += [3, 4, 4, 5]
+            found |= {3, 4, 5}
         if node.op == "attention":
-            found += [4]
-    extra = [n + 2 for n in found if any(node.op.startswith("conv") for node in plan.nodes)]
-    return [n for n in (*found, *extra) if n <= RANK]
+            found.add(4)
+    if any(node.op.startswith("conv") for node in plan.nodes):
+        found |= {n + 2 for n in found}
+    return sorted(n for n in found if n <= RANK)
