@@ -21,9 +21,25 @@ from egc.runtime.cpu import machine_features
 
 
 @dataclass(frozen=True, slots=True)
+class Operators:
+    """What graph operators reach. The contractions: parts of the peak, of which a convolution that tests its
+    taps against the border reaches the part `guarded`; a window that leaves the tensor along the vector axis
+    works `guarded_lanes` times as long; `softmax` is vector instructions an element.
+    """
+
+    matmul: float
+    conv_channels_last: float
+    conv: float
+    attention: float
+    guarded: float
+    guarded_lanes: float
+    softmax: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
     """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s,
-    seconds a launch.
+    seconds a launch, and what operators reach of them.
     """
 
     flops: float
@@ -31,6 +47,7 @@ class Rates:
     bandwidth: float
     conversion_bandwidth: float
     launch: float
+    operators: Operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +130,7 @@ class Machine:
     launch: float
     fork: float
     symbolic_extent: int
+    operators: Operators
     tiles: Tiles
     instructions: Mapping[str, float]
     measured: Mapping[str, str]
@@ -141,6 +159,7 @@ class Machine:
             bandwidth=memory.shared_bandwidth,
             conversion_bandwidth=memory.shared_bandwidth / 2,
             launch=self.launch + self.fork,
+            operators=self.operators,
         )
 
 
@@ -236,7 +255,7 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         description=table["description"],
         arch=table["arch"],
         cores=table["cores"],
-        core=_filled(Core, core),
+        core=filled(Core, core),
         l1_bytes=float(l1["bytes"]),
         levels=levels,
         line_bytes=table["line_bytes"],
@@ -246,13 +265,14 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         launch=table["launch_ns"] * 1e-9,
         fork=table["fork_ns"] * 1e-9,
         symbolic_extent=table["symbolic_extent"],
-        tiles=_filled(Tiles, tiles),
+        operators=filled(Operators, table["operators"]),
+        tiles=filled(Tiles, tiles),
         instructions=table.get("instructions", {}),
         measured=table.get("measured", {}),
     )
 
 
-def _filled(kind: type, values: Mapping[str, Any]) -> Any:
+def filled(kind: type, values: Mapping[str, Any]) -> Any:
     """A dataclass from a table that has exactly its fields."""
     known = {field.name for field in fields(kind)}
     if unknown := sorted(values.keys() - known):

@@ -41,15 +41,6 @@ class NodeCost:
         return max(self.compute, self.traffic) + self.conversion + self.launch
 
 
-# Arithmetic relative to peak that each contraction reaches: channels-first convolution has no contiguous
-# vector axis for its channels, so its register tile starves.
-_EFFICIENCY = {"matmul": 0.9, "conv_channels_last": 0.9, "conv": 0.3, "attention": 0.9}
-# Testing every tap against the border costs about as much as the tap.
-_GUARDED = 0.5
-# A window that leaves the tensor along the vector axis is tested lane by lane.
-_GUARDED_LANES = 8.0
-# Vector instructions for an element of a softmax: exp is most of them.
-_SOFTMAX_WORK = 15.0
 # What these read, its producer writes in place, as far as that is a tensor of its own.
 _IN_PLACE = frozenset({"concat", "pad"})
 _FREE_VIEWS = frozenset({"reshape", "slice", "expand", "iota", "dim", "output"})
@@ -100,12 +91,17 @@ class CostModel:
             compute = FUNCTIONS[enode.attr("fn")].flops * self.size(eclass) / rates.vector_ops
             return NodeCost(compute, 0.0, 0.0, rates.launch * 0.05)
         if (flops := self.flops(eclass, enode)) is not None:
-            efficiency = _EFFICIENCY[enode.op] * (_GUARDED if self.is_guarded(enode) else 1.0)
-            compute = flops / (rates.flops * efficiency)
+            compute = flops / (rates.flops * self.efficiency(enode))
             if enode.op == "attention":
-                compute += _SOFTMAX_WORK * flops / (4.0 * self.head(enode)) / rates.vector_ops
+                compute += rates.operators.softmax * flops / (4.0 * self.head(enode)) / rates.vector_ops
             return NodeCost(compute, traffic, 0.0, rates.launch)
         return NodeCost(self.work(eclass, enode) / rates.vector_ops, traffic, 0.0, rates.launch)
+
+    def efficiency(self, enode: ENode) -> float:
+        """The part of the peak that a contraction reaches."""
+        operators = self.rates.operators
+        part: float = getattr(operators, enode.op)
+        return part * (operators.guarded if self.is_guarded(enode) else 1.0)
 
     def is_guarded(self, enode: ENode) -> bool:
         """Whether an e-node is a convolution that tests its taps against the border.
@@ -146,9 +142,9 @@ class CostModel:
             case "pool":
                 taps = elements(TensorType("bool", enode.attr("window")))
                 across = enode.attr("low")[-1] or enode.attr("high")[-1]
-                return self.size(eclass) * taps * (_GUARDED_LANES if across else 1.0)
+                return self.size(eclass) * taps * (self.rates.operators.guarded_lanes if across else 1.0)
             case "softmax":
-                return _SOFTMAX_WORK * operand
+                return self.rates.operators.softmax * operand
             case "layer_norm":
                 return 6.0 * operand
             case "rms_norm":  # square, add, and two products

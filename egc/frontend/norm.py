@@ -30,7 +30,7 @@ def deviation(ctx: Context, variance: str, epsilon: float) -> str:
 
 
 def per_channel(ctx: Context, value: str, rank: int) -> str:
-    """``value`` [C] as [C, 1, …], and [C, s…] as it is, so that it broadcasts over [N, C, s…] of ``rank`` axes."""
+    """``value`` [C] as [C, 1, …], and [C, s…] as it is: it broadcasts over [N, C, s…] of ``rank`` axes."""
     return ctx.reshape(value, (*ctx.shape(value), *(1,) * max(rank - 1 - ctx.rank(value), 0)))
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from egc.errors import BadInput, UsageError
-from egc.machine import Level, Rates
+from egc.machine import Level, Operators, Rates, filled
 from egc.resources import cost_model
 
 _WARP = 32  # threads that run in step, on every GPU that CUDA knows
@@ -68,6 +68,7 @@ class GpuMachine:
     launch: float
     barrier: float
     symbolic_extent: int
+    operators: Operators
     tiles: GpuTiles
     instructions: Mapping[str, float]
 
@@ -91,6 +92,7 @@ class GpuMachine:
             bandwidth=memory.bandwidth,
             conversion_bandwidth=memory.bandwidth / 2,
             launch=self.launch,
+            operators=self.operators,
         )
 
 
@@ -136,21 +138,12 @@ def _machine(name: str, table: Mapping[str, Any]) -> GpuMachine:
         name=name,
         description=table["description"],
         arch=table["arch"],
-        core=_filled(Multiprocessor, core),
+        core=filled(Multiprocessor, core),
         levels=levels,
         launch=table["launch_ns"] * 1e-9,
         barrier=table["barrier_ns"] * 1e-9,
         symbolic_extent=table["symbolic_extent"],
-        tiles=_filled(GpuTiles, tiles),
+        operators=filled(Operators, table["operators"]),
+        tiles=filled(GpuTiles, tiles),
         instructions=table.get("instructions", {}),
     )
-
-
-def _filled(kind: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass from a table that has exactly its fields."""
-    known = {field.name for field in fields(kind)}
-    if unknown := sorted(values.keys() - known):
-        raise ValueError(f"unknown entries {', '.join(unknown)}")
-    if missing := sorted(known - values.keys()):
-        raise KeyError(missing[0])
-    return kind(**values)

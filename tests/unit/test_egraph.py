@@ -18,9 +18,10 @@ from egc.ir.evaluate import evaluate
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.scalar import FUNCTIONS
 from egc.ir.types import TensorType
+from egc.machine import load_machine
 from egc.rules import load_rules
 
-RATES = Rates(flops=200e9, vector_ops=30e9, bandwidth=50e9, conversion_bandwidth=20e9, launch=1e-6)
+RATES = Rates(200e9, 30e9, 50e9, 20e9, launch=1e-6, operators=load_machine("x86-64-v4").operators)
 
 
 def constant(builder: GraphBuilder, rng: np.random.Generator, *shape: int) -> str:

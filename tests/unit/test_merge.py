@@ -12,10 +12,12 @@ from egc.extract import Rates, extract
 from egc.ir.evaluate import evaluate
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.types import TensorType
+from egc.machine import load_machine
 from egc.rules import load_rules
 
+OPERATORS = load_machine("x86-64-v4").operators
 # Starting a kernel is so dear here that merging always pays.
-RATES = Rates(flops=200e9, vector_ops=30e9, bandwidth=50e9, conversion_bandwidth=20e9, launch=1e-3)
+RATES = Rates(200e9, 30e9, 50e9, 20e9, launch=1e-3, operators=OPERATORS)
 RNG = np.random.default_rng(7)
 
 
@@ -133,7 +135,7 @@ def test_convolutions_of_several_pixels_stay_apart() -> None:
 
 def test_what_is_joined_in_place_is_not_cut_out_of_a_merged_product() -> None:
     """Each convolution writes its part of the concatenation; slices of one product would be copied."""
-    real = Rates(flops=200e9, vector_ops=30e9, bandwidth=50e9, conversion_bandwidth=20e9, launch=1e-7)
+    real = Rates(200e9, 30e9, 50e9, 20e9, launch=1e-7, operators=OPERATORS)
     graph = convolutions(1, joined=True)
     chosen = extract(graph, saturate(graph, load_rules()), real).graph
     assert not [node for node in chosen.nodes if node.op == "slice"]
@@ -142,6 +144,6 @@ def test_what_is_joined_in_place_is_not_cut_out_of_a_merged_product() -> None:
 def test_merging_that_costs_more_is_left_alone() -> None:
     """A kernel that starts for nothing leaves only the traffic of the parts, which merging does not lower."""
     graph = products([5, 5], (3, 4), "--")
-    free = Rates(flops=200e9, vector_ops=30e9, bandwidth=1e15, conversion_bandwidth=20e9, launch=0.0)
+    free = Rates(200e9, 30e9, 1e15, 20e9, launch=0.0, operators=OPERATORS)
     chosen = extract(graph, saturate(graph, load_rules()), free).graph
     assert sum(node.op == "matmul" for node in chosen.nodes) == 2

@@ -22,10 +22,11 @@ from egc.ir.dims import evaluate as evaluate_dim
 from egc.ir.evaluate import evaluate, evaluate_node
 from egc.ir.graph import Graph, GraphBuilder
 from egc.ir.types import TensorType, is_float, numpy_dtype
+from egc.machine import load_machine
 from egc.rules import load_rules
 
 MODELS = Path(__file__).parents[1] / "models"
-RATES = Rates(flops=200e9, vector_ops=30e9, bandwidth=50e9, conversion_bandwidth=20e9, launch=1e-6)
+RATES = Rates(200e9, 30e9, 50e9, 20e9, launch=1e-6, operators=load_machine("x86-64-v4").operators)
 SIZES = {"batch": 2, "sequence": 9}
 
 
