@@ -24,7 +24,8 @@ from egc.cli.common import (
     refuse_compile_options,
 )
 from egc.errors import BadInput, UsageError
-from egc.runtime.artifact import is_artifact
+from egc.runtime.artifact import is_artifact, open_artifact
+from egc.runtime.gpu_code import ARCHITECTURE as GPU
 
 PEERS = tuple(name for name in RUNTIMES if name != "egc")
 
@@ -95,6 +96,11 @@ def artifact_specs(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[Inpu
     return tuple(specs)
 
 
+def on_gpu(path: Path) -> bool:
+    """Whether an artifact is for a GPU."""
+    return open_artifact(path).manifest.target.architecture == GPU
+
+
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand; gives back the exit status."""
     peers = parse_peers(args.against)
@@ -103,8 +109,8 @@ def main(args: argparse.Namespace) -> int:
     shapes = {name: tuple(e if isinstance(e, int) else 1 for e in shape) for name, shape in named.items()}
     if not args.model.is_file():
         raise BadInput("no such model", where=str(args.model))
-    if args.target == "gpu":
-        raise UsageError("programs for CPUs are timed, not for GPUs", hint="leave out --target gpu")
+    if args.target == "gpu" or (is_artifact(args.model) and on_gpu(args.model)):
+        raise UsageError("programs for CPUs are timed, not for GPUs", hint="compile it for a CPU")
     if is_artifact(args.model):
         refuse_compile_options(args, "threads", "shape")
         if peers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import perf_counter
 
@@ -154,14 +154,15 @@ def _refuse(calls: Sequence[KernelCall | HostCall], failed: Mapping[str, Compile
     problems: dict[Problem, None] = {}
     for call in calls:
         if isinstance(call, HostCall):
-            problems[Problem(f"{_names(call)}: runs on the host")] = None
+            why = "it would run on the host, by onnx.reference"
+            problems[Problem(f"{_names(call)}: there is no code for a GPU", why=why)] = None
         elif error := failed.get(call.kernel.name):
             problems[Problem(f"{_names(call)}: {error.what}", why=error.why)] = None
     if problems:
+        *others, last = problems
         raise CompileError(
             f"{len(problems)} steps of the model have no code for a GPU",
-            hint="--target cpu compiles them",
-            problems=tuple(problems),
+            problems=(*others, replace(last, hint="--target cpu compiles them all")),
         )
 
 

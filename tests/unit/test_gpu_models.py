@@ -146,7 +146,7 @@ def test_what_has_no_code_for_a_gpu_is_named_all_at_once() -> None:
     with pytest.raises(CompileError, match="no code for a GPU") as raised:
         compile_model(model, Options(target="gpu", arch="sm_80"))
     text = str(raised.value)
-    assert "first" in text and "second" in text and "between" not in text
+    assert "first" in text and "second" in text and "between" not in text and "--target cpu" in text
 
 
 @pytest.mark.parametrize("arch", ["native", "sm_8", "x86-64-v3"])
