@@ -13,23 +13,24 @@ from egc.resources import shipped_rules
 from egc.rules import syntax as s
 from egc.rules.cache import kept
 from egc.rules.commands import unknown_command
-from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest
+from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest, once
 from egc.rules.emit import Emitter
-from egc.rules.environment import Environment
+from egc.rules.environment import Environment, Global
 from egc.rules.notes import ACCURACIES, Notes, read_notes
 from egc.rules.primitives import SIGNATURES
 from egc.rules.reader import read_file
 from egc.rules.rule import Rule, build_rules, tables_of
 from egc.rules.sorts import Inference
+from egc.rules.substitution import in_action, in_rule
 
 
 @dataclass(frozen=True)
 class RuleBook:
     """Everything that one or more e-graphs are told.
 
-    `declarations` holds the sorts, tables, rulesets, globals and facts in file order; `rules` those rules
-    that may fire, in file order; `left_out` why each of the others may not. `environment` is what the
-    declarations say.
+    `declarations` holds the sorts, tables, rulesets and facts in file order; `rules` those rules that may
+    fire, in file order; `left_out` why each of the others may not. `environment` is what the declarations
+    say. Globals stand for their values everywhere.
     """
 
     declarations: tuple[s.Command, ...]
@@ -146,7 +147,7 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
     loaded = Loaded([], [], Environment(), [])
     forms: list[s.Form] = []
     shipped = shipped_rules()
-    order: dict[str, int] = {}
+    order = loaded.environment.files
     for path in paths:
         file, errors = read_file(path, shown_name(path), remember=path in shipped)
         order[file.source.name] = len(order)
@@ -165,8 +166,9 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
             doc = notes.doc
             for rule in _rules(form, notes, loaded):
                 _check_new(rule, seen, loaded.diagnostics)
-                loaded.rules.append(rule)
+                loaded.rules.append(in_rule(rule, loaded.environment.values))
     loaded.diagnostics.extend(loaded.environment.errors)
+    loaded.diagnostics[:] = once(loaded.diagnostics)
     loaded.diagnostics.sort(key=lambda d: (order[d.span.source.name], d.span.start))
     return loaded
 
@@ -180,7 +182,10 @@ def _declare(command: s.Command, loaded: Loaded) -> None:
     """A declaration, or an action on the empty e-graph: a global or a fact."""
     environment = loaded.environment
     environment.declare(command)
-    loaded.declarations.append(command)
+    if isinstance(command, s.Set | s.Union | s.Delete | s.Subsume | s.Call):
+        loaded.declarations.append(in_action(command, environment.values))
+    elif not isinstance(command, s.Let):  # egglog would refuse every rule with a variable of its name
+        loaded.declarations.append(command)
     if isinstance(command, s.FunctionDecl) and command.merge is not None:
         merge = Inference(environment)
         merge.merge(command.merge, command.output.text)
@@ -206,7 +211,8 @@ def _declare(command: s.Command, loaded: Loaded) -> None:
             inference.errors.append(Diagnostic(f"`{command.name}` is defined twice", command.name_span))
         sort = inference.expression(command.value)
         if sort and not inference.errors:
-            environment.globals[command.name] = (sort, command.name_span)
+            value = s.substitute(command.value, environment.values)
+            environment.globals[command.name] = Global(sort, value, command.name_span)
     else:
         inference.actions((command,))
         inference.finish()

@@ -52,6 +52,8 @@ def check(
     wanted = {shown_name(path) for path in paths or base}
     rules = [r for r in loaded.rules if r.span.source.name in wanted]
     findings = [d for d in loaded.diagnostics if d.span.source.name in wanted]
+    if loaded.errors and all(d.warning for d in findings):
+        findings += loaded.errors  # that other files cannot be used any more is these files' doing
     if not loaded.errors:
         findings += lint(rules, loaded.rules, loaded.environment)
         findings += check_examples(rules, loaded)

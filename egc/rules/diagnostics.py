@@ -64,7 +64,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def once(errors: Iterable[Diagnostic]) -> list[Diagnostic]:
     """In order of place, each error once: what is looked at twice complains twice."""
-    seen: dict[tuple[str, int], Diagnostic] = {}
+    seen: dict[tuple[str, str, int], Diagnostic] = {}
     for error in errors:
-        seen.setdefault((error.message, error.span.start), error)
+        seen.setdefault((error.message, error.span.source.name, error.span.start), error)
     return sorted(seen.values(), key=lambda e: e.span.start)

@@ -55,6 +55,15 @@ class SortInfo:
     span: s.Span
 
 
+@dataclass(frozen=True)
+class Global:
+    """A name for a value: `value` has no globals in it."""
+
+    sort: str
+    value: s.Expr
+    span: s.Span
+
+
 @dataclass
 class Environment:
     """Filled by `declare`, command after command, in the order in which egglog will see them."""
@@ -62,8 +71,18 @@ class Environment:
     sorts: dict[str, SortInfo] = field(default_factory=dict)
     operators: dict[str, Operator] = field(default_factory=dict)
     rulesets: dict[str, s.Span] = field(default_factory=dict)
-    globals: dict[str, tuple[str, s.Span]] = field(default_factory=dict)
+    globals: dict[str, Global] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)  # by the names of sources, in the order of reading
     errors: list[Diagnostic] = field(default_factory=list)
+
+    def is_later(self, span: s.Span, other: s.Span) -> bool:
+        """Whether the file of ``span`` is read after that of ``other``."""
+        return self.files.get(span.source.name, 0) > self.files.get(other.source.name, 0)
+
+    @property
+    def values(self) -> dict[str, s.Expr]:
+        """The globals and what they stand for."""
+        return {name: known.value for name, known in self.globals.items()}
 
     def declare(self, command: s.Command) -> None:
         """Enter a declaration; other commands declare nothing. What is wrong goes to `errors`."""

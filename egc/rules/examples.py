@@ -85,9 +85,10 @@ def read(note: Note, environment: Environment) -> Example:
         name: s.Call(_FREE + sort, (s.Lit(name, note.span),), note.span, note.span)
         for name, sort in names.items()
     }
+    env = {**environment.values, **free}
     return Example(
-        tuple(in_action(a, free) for a in given if not isinstance(a, s.Var)),
-        tuple(in_fact(f, free) for f in facts),
+        tuple(in_action(a, env) for a in given if not isinstance(a, s.Var)),
+        tuple(in_fact(f, env) for f in facts),
         note.span,
     )
 

@@ -38,14 +38,16 @@ def keyword_span(rule: Rule) -> s.Span:
 
 
 def atoms(rule: Rule, environment: Environment) -> int:
-    """How many tables the premises join. A term without variables is one row and joins nothing."""
-    calls = [
+    """How many tables the premises join. A term that stands twice is found once, and one without variables is
+    one row, which joins nothing.
+    """
+    calls = {
         part
         for fact in rule.premises
         for expr in s.fact_exprs(fact)
         for part in s.walk(expr)
         if isinstance(part, s.Call) and part.head not in SIGNATURES
-    ]
+    }
     return sum(1 for call in calls if environment.operators[call.head].inputs and not _is_closed(call))
 
 

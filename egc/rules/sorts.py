@@ -134,7 +134,7 @@ class Inference:
     def _variable(self, var: s.Var) -> _Cell:
         known = self.environment.globals.get(var.name)
         if known:
-            return _Cell(known[0], known[1])
+            return _Cell(known.sort, known.span)
         if var.name.startswith("$"):
             self._error(f"unknown global `{var.name}`", var.span, nearest(var.name, self.environment.globals))
             return _Cell()
@@ -164,16 +164,20 @@ class Inference:
     def _check_name(self, name: str, span: s.Span) -> None:
         """A variable may not go by a global's or an operator's name."""
         operator = self.environment.operators.get(name)
-        if operator:
+        if operator and self.environment.is_later(operator.span, span):
+            hint = "rules of files before it have a variable of that name; choose another"
+            self._error(f"`{name}` is taken", operator.span, hint)
+        elif operator:
             written = f"({' '.join((name, *('…' for _ in operator.inputs)))})"
             self._error(f"`{name}` is a {operator.kind.value}, not a variable", span, f"write `{written}`")
         elif f"${name}" in self.environment.globals:
-            where = self.environment.globals[f"${name}"][1]
-            self._error(
-                f"`{name}` shadows the global `${name}`",
-                span,
-                f"the global is defined at {where.source.name}:{where.line}; choose another name",
-            )
+            where = self.environment.globals[f"${name}"].span
+            if where.source is span.source:  # egglog refuses that
+                self._error(
+                    f"`{name}` shadows the global `${name}`",
+                    span,
+                    f"the global is defined in line {where.line}; choose another name",
+                )
 
     def _operator(self, call: s.Call, operator: Operator) -> _Cell:
         if len(call.args) != len(operator.inputs):
@@ -347,10 +351,17 @@ class Inference:
             grown = len(bound) > before
         for name, span in self._first_use.items():
             if name not in bound and name not in self.environment.operators:
+                taken_apart = any(
+                    isinstance(part, s.Call) and part.head == "vec-of" and s.Var(name, span) in part.args
+                    for expr in exprs
+                    for part in s.walk(expr)
+                )
                 self._error(
                     f"`{name}` is not bound by any pattern",
                     span,
-                    "a test or a computation alone binds nothing",
+                    f"a pattern takes no vector apart: call it v, and ask for (= {name} (vec-get v …))"
+                    if taken_apart
+                    else "a test or a computation alone binds nothing",
                 )
                 bound.add(name)
         self._scope = bound | set(self._first_use)

@@ -1,10 +1,26 @@
-"""Variables of facts and actions replaced by expressions; of expressions see :func:`syntax.substitute`."""
+"""Variables of facts, actions and rules replaced; of expressions see :func:`syntax.substitute`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from egc.rules import syntax as s
+from egc.rules.rule import Rule
+
+
+def in_rule(rule: Rule, env: Mapping[str, s.Expr]) -> Rule:
+    """``rule`` with the variables of ``env`` replaced; the same rule where there are none."""
+    if not env:
+        return rule
+    return replace(
+        rule,
+        left=None if rule.left is None else s.substitute(rule.left, env),
+        right=None if rule.right is None else s.substitute(rule.right, env),
+        premises=tuple(in_fact(fact, env) for fact in rule.premises),
+        actions=tuple(in_action(action, env) for action in rule.actions),
+        variables=tuple((name, sort) for name, sort in rule.variables if name not in env),
+    )
 
 
 def in_fact(fact: s.Fact, env: Mapping[str, s.Expr]) -> s.Fact:

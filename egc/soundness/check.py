@@ -15,9 +15,9 @@ from egc.rules.lint import keyword_span
 from egc.rules.notes import RuleClass
 from egc.rules.rule import Rule
 from egc.soundness.consumers import misled
-from egc.soundness.inlined import globals_of, inlined, unconditional
+from egc.soundness.inlined import unconditional
 from egc.soundness.nest_report import check_nests
-from egc.soundness.plan import LEAVES, Plan, evaluate
+from egc.soundness.plan import LEAVES, Plan, built, evaluate
 from egc.soundness.premises import (
     CONSTANT,
     FUSION,
@@ -37,10 +37,8 @@ def knowledge_of(loaded: Loaded) -> Knowledge:
     """What the rules that are loaded say of each other."""
     known = {*CONSTRUCTORS, "Splat", "Output", *LEAVES}
     facts = [c for c in loaded.declarations if isinstance(c, s.Call)]
-    env = globals_of(loaded)
-    rules = [inlined(rule, env) for rule in loaded.rules]
-    definitions = find_definitions(loaded.environment, rules, known)
-    return Knowledge(loaded.environment, rules, facts, definitions)
+    definitions = find_definitions(loaded.environment, loaded.rules, known)
+    return Knowledge(loaded.environment, loaded.rules, facts, definitions)
 
 
 def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
@@ -48,15 +46,17 @@ def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
     knowledge = knowledge_of(loaded)
     found = undefined({rule.span.source.name for rule in rules}, knowledge)
     wanted = {*map(id, rules)}
-    mine = [told for rule, told in zip(loaded.rules, knowledge.rules, strict=True) if id(rule) in wanted]
     # A file's facts are looked at with its rules, or alone where it has none.
     others = {rule.span.source.name for rule in loaded.rules if id(rule) not in wanted}
     files = {command.span.source.name for command in loaded.declarations} - others
-    for rule in (*mine, *unconditional(loaded, files, globals_of(loaded))):
+    for rule in (*rules, *unconditional(loaded, files)):
         if claims_something(rule, knowledge):
             found.extend(findings(rule, Searcher(rule, knowledge).run()))
+        elif any(built(action, knowledge) for action in rule.actions):
+            result = Searcher(rule, knowledge).run()
+            found.extend(findings(rule, result) if result.failure else [])
     for stating, consumer, failure in misled(
-        mine, files, knowledge, lambda r: claims_something(r, knowledge)
+        rules, files, knowledge, lambda r: claims_something(r, knowledge)
     ):
         found.append(_misleading(stating, consumer, failure))
     return found + check_nests(rules, loaded)

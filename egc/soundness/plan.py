@@ -98,10 +98,14 @@ class Plan:
         # What a premise compares a constant with, and numbers on either side of it.
         written = {number for code in asked for number in literals(code, float)}
         self.numbers = tuple(sorted({n * f for n in written for f in (0.5, 1.0, 2.0)}))
-        # Likewise what it may compare an extent with, where that is more than extents commonly are here.
-        attrs = (code for node in self.nodes for _, code in node.attrs)
+        # Likewise what it may compare an extent with, where that is more than extents commonly are here, and
+        # what such an extent may be a multiple of.
+        attrs = [code for node in self.nodes for _, code in node.attrs]
         counts = {number for code in (*asked, *attrs) for number in literals(code, int) if 4 < number <= 4096}
-        self.extents = tuple(sorted({n + d for n in counts for d in (-1, 0, 1)}))
+        parts = {number for code in asked for number in literals(code, int) if 1 < number <= 64}
+        self.extents = tuple(
+            sorted({n + d for n in counts for d in (-1, 0, 1)} | {n * k for n in parts for k in (2, 3)})
+        )
         self.dtypes = tuple(
             dtype for dtype in DTYPES if any(dtype in literals(code, str) for code in (*asked, *attrs))
         )

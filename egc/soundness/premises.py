@@ -63,7 +63,9 @@ class Knowledge:
             growing = False
             for rule in self.rules:
                 depth = self.depth_of(rule, found)
-                for head in rule.makes if depth is not None else ():
+                if depth is None:
+                    continue
+                for head in rule.makes:
                     if depth < found.get(head, depth + 1):
                         found[head], growing = depth, True
         return found

@@ -6,6 +6,9 @@ import pytest
 
 from egc.errors import BadInput, UsageError
 from egc.rules import ACCURACIES, RuleClass, RuleFileError, load_rules
+from egc.rules.bindings import egglog_bindings
+from egc.rules.check import check
+from egc.rules.printer import show
 from egc.rules.rule import ROOT
 
 FOLDER = Path(__file__).parent / "accepted"
@@ -145,3 +148,24 @@ def test_a_mark_of_utf_8_in_front_of_a_file_is_no_part_of_it(tmp_path: Path) -> 
     path = tmp_path / "marked.egg"
     path.write_bytes(b"\xef\xbb\xbf" + (FOLDER / "vocabulary.egg").read_bytes())
     assert load_rules([path, FILES[1]], accuracy="fast").rules
+
+
+def test_a_global_does_not_disturb_the_variables_of_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "more.egg"
+    path.write_text(
+        '(let $x (Splat "float32" 2.0))\n'
+        ";; class: exact\n"
+        '(rewrite (Map2 (Mul) y $x) (Map2 (Add) y y) :ruleset canonical :name "twice")\n'
+    )
+    book = load_rules([*FILES, path], accuracy="fast")
+    egraph = egglog_bindings().EGraph()
+    egraph.run_program(*book.commands())
+    assert show(book.rule("twice").left) == '(Map2 (Mul) y (Splat "float32" 2.0))'
+
+
+def test_a_table_may_not_be_called_like_a_variable_of_an_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "more.egg"
+    path.write_text("(relation x (T))\n")
+    [finding] = check([path], base=FILES).findings
+    assert finding.message == "`x` is taken"
+    assert finding.span.source.name == str(path)
