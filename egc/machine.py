@@ -113,7 +113,8 @@ class Machine:
     `overlap` is the part of the shorter costs that hides behind the longest one; `exposed` the part of
     the time of fetching constants from beyond the core's own caches that multiply-adds wait for. `launch`
     is seconds a kernel, `fork` seconds more for one whose iterations are shared among threads.
-    `symbolic_extent` is what an unknown extent counts for.
+    `symbolic_extent` is what an unknown extent counts for. A run of contiguous bytes from beyond the core's
+    own caches costs `stream_bytes` more than it has.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Machine:
     levels: tuple[Level, ...]
     line_bytes: int
     page_bytes: int
+    stream_bytes: int
     overlap: float
     exposed: float
     launch: float
@@ -260,6 +262,7 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         levels=levels,
         line_bytes=table["line_bytes"],
         page_bytes=table["page_bytes"],
+        stream_bytes=table["stream_bytes"],
         overlap=table["overlap"],
         exposed=table["exposed"],
         launch=table["launch_ns"] * 1e-9,

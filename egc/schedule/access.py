@@ -76,16 +76,19 @@ class Access:
             points *= spans.get(axis, 1)
         return min(count, points)
 
-    def bytes(self, spans: Spans, line: int) -> float:
-        """How many bytes of whole cache lines a tile touches, at most."""
-        count = self.elements(spans)
+    def run(self, spans: Spans) -> float:
+        """How many elements that a tile touches follow one another in memory."""
         run = 1.0
         for dim in reversed(self.dims):
             reach = dim.touched(spans)
             run *= reach
             if reach < dim.extent:
                 break
-        run = max(1.0, min(run, count))
+        return max(1.0, min(run, self.elements(spans)))
+
+    def bytes(self, spans: Spans, line: int) -> float:
+        """How many bytes of whole cache lines a tile touches, at most."""
+        count, run = self.elements(spans), self.run(spans)
         run_bytes = run * self.size
         # A run of bytes begins anywhere in a line, unless it is all there is.
         lines = run_bytes if count * self.size >= self.total else max(run_bytes, line)

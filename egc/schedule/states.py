@@ -252,12 +252,11 @@ class Extender:
             if outer.fits[level]:
                 traffic.append(outer.bytes)
             elif inner.fits[level]:
-                traffic.append(
-                    tuple(
-                        min(moved * trips, max(moved, whole)) if moves_it else moved
-                        for moved, whole, moves_it in zip(before, outer.bytes, moves, strict=True)
-                    )
+                fresh = tuple(
+                    min(moved * trips, max(moved, whole)) if moves_it else moved
+                    for moved, whole, moves_it in zip(before, outer.bytes, moves, strict=True)
                 )
+                traffic.append(self._broken(fresh, bundle, inner.spans) if level else fresh)
             else:
                 traffic.append(tuple(moved * trips for moved in before))
         new = state.copy()
@@ -274,6 +273,16 @@ class Extender:
             if any(loop.axis in model.static for model in state.model):
                 new.surely = state.surely * count
         return new
+
+    def _broken(self, fresh: Bytes, bundle: Bundle, spans: Spans) -> Bytes:
+        """What comes from beyond the core's own caches, iteration by iteration of tiles of some spans: short
+        runs cost more than their bytes, for a prefetcher must see the beginning of each.
+        """
+        stream = self.machine.stream_bytes
+        return tuple(
+            moved * (1.0 + stream / (access.run(spans) * access.size))
+            for moved, access in zip(fresh, bundle.accesses, strict=True)
+        )
 
     def _trips(self, state: State, loop: For) -> float:
         """Iterations, the last one in part where the step does not divide: a smaller tile costs less, but

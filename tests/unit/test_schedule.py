@@ -191,6 +191,21 @@ def test_where_integers_use_the_ports_of_multiply_adds_a_loop_does_more_each_tim
     assert steps == [2, 1]
 
 
+def test_what_no_cache_of_a_core_holds_is_written_in_long_runs() -> None:
+    """A row of 256 columns is finished before the next rows begin, though each panel of the weights is then
+    read many times; where short runs cost nothing more, a panel stays in the first cache and all rows wait.
+    """
+    machine = load_machine("golden-cove-avx512")
+    kernel = make.product(3136, 64, 256)
+
+    def order(stream_bytes: int) -> list[str]:
+        nest = schedule(kernel, replace(machine, stream_bytes=stream_bytes), threads=1).nest
+        return [loop.axis for loop in nest.stages[0] if loop.kind == "seq" and loop.axis in ("m", "n")]
+
+    assert order(512) == ["m", "n"]
+    assert order(0) == ["n", "m"]
+
+
 def test_panels_are_as_wide_as_the_tile() -> None:
     nest = schedule(REAL["product-128x768x3072"], load_machine("zen5-avx512"), threads=2).nest
     (pack,) = nest.packs
