@@ -75,7 +75,7 @@ def _pow(a: Any, b: Any) -> Any:
         # 1 or -1.
         whole = np.power(a, np.maximum(b, 0).astype(a.dtype))
         return np.where(b < 0, np.power(a.astype(np.float64), np.minimum(b, 0)).astype(a.dtype), whole)
-    # numpy has ways of its own for scalar exponents: √x for x^½, also of -∞. A power does not depend on shapes.
+    # numpy has ways of its own for scalar exponents: √x for x^½, also of -∞. A power does not hang on shapes.
     shape = np.broadcast_shapes(a.shape, b.shape)
     base, exponent = (np.broadcast_to(x, shape or (1,)).copy() for x in (a, b))
     if a.dtype.kind in "iu":
