@@ -337,7 +337,8 @@ def find_definitions(
 ) -> dict[str, Definition]:
     """The definitions of constructors of ``sorts`` that are not ``known``, and of scalar functions: the first
     rule that equates ``(name x…)`` or ``(Map1 (Name) x)``, its arguments distinct variables, with a term over
-    no other variables and of constructors that are known by then; one without a condition goes first.
+    no other variables but such as premises compute from these, and of constructors that are known by then;
+    one without a condition goes first.
     """
     known = set(known)
     found: dict[str, Definition] = {}
@@ -348,6 +349,7 @@ def find_definitions(
             if name is None or name in known or name in found or conditional != (len(rule.premises) > 1):
                 continue
             params = [arg.name for arg in args if isinstance(arg, s.Var)]
+            body = _spelled_out(body, {k: v for k, v in _computed(rule).items() if k not in params})
             parts = [*s.walk(body)]
             names = {part.name for part in parts if isinstance(part, s.Var)}
             unknown = {
@@ -378,6 +380,19 @@ def _equated(rule: Rule) -> list[tuple[s.Expr, s.Expr]]:
         if isinstance(action, s.Union):
             left, right = (_spelled_out(side, terms) for side in (action.left, action.right))
             found += [(left, right), (right, left)]
+    return found
+
+
+def _computed(rule: Rule) -> dict[str, s.Expr]:
+    """The variables that premises compute, and from what: ``n`` of ``(= (I n) (vec-get (shape x) 0))``."""
+    found: dict[str, s.Expr] = {}
+    for fact in rule.premises:
+        if isinstance(fact, s.Eq):
+            for a, b in ((fact.left, fact.right), (fact.right, fact.left)):
+                if isinstance(a, s.Call) and a.head == "I":
+                    a = a.args[0]
+                if isinstance(a, s.Var) and isinstance(b, s.Call) and b.head in (*SIGNATURES, *TYPE_FACTS):
+                    found.setdefault(a.name, b)
     return found
 
 

@@ -255,8 +255,11 @@ class Searcher:
     def shrink(self, failure: Failure) -> Failure:
         """The smallest counterexample found: smaller shapes first, then simpler numbers."""
         best = failure
+        palettes: tuple[tuple[int, ...], ...] = ((1,), (1, 2), (0, 1), (0, 1, 2), (1, 2, 3))
+        if failure.plan.extents:
+            palettes = (*palettes, (1, *failure.plan.extents))
         for number in range(SHRINKING):
-            palette = ((1,), (1, 2), (0, 1), (0, 1, 2), (1, 2, 3))[number % 5]
+            palette = palettes[number % len(palettes)]
             rank = self.rng.randrange(max(1, failure_rank(best)) + 1)
             dtype = DTYPES[0] if number % 3 == 0 else _dtype_of(failure)
             found = self.attempt(failure.plan, Context(self.rng, dtype, rank, palette), count=False)

@@ -58,7 +58,8 @@ def apply(head: str, args: Sequence[Any]) -> Any:
         if args and isinstance(args[0], float):
             return _FLOATS[head](*args)
         return _wrapped(_INTS[head](*args))
-    except (IndexError, ZeroDivisionError, OverflowError, ValueError, KeyError) as error:
+    except (IndexError, ZeroDivisionError, OverflowError, ValueError, KeyError, TypeError) as error:
+        # A TypeError comes of an extent that is not known when compiling: no primitive takes it for a number.
         raise Undefined(f"({head} …): {error}") from None
 
 
