@@ -41,16 +41,16 @@ class _Search:
         self.total = sum(self.cost_of(eclass, self.choice[eclass]) for eclass in order)
 
     def run(self, seconds: float) -> Solution:
-        deadline = time.perf_counter() + seconds
+        deadline = time.thread_time() + seconds
         improved = True
-        while improved and time.perf_counter() < deadline:
+        while improved and time.thread_time() < deadline:
             improved = False
             for eclass in sorted(self.position, key=self.position.__getitem__, reverse=True):
-                if time.perf_counter() > deadline:
+                if time.thread_time() > deadline:
                     break
                 improved |= eclass in self.position and self.switch(eclass)
             for eclass in self.shareable():
-                if time.perf_counter() > deadline:
+                if time.thread_time() > deadline:
                     break
                 improved |= self.share(eclass)
         return Solution(dict(self.choice), self.roots)

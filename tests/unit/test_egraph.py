@@ -4,6 +4,7 @@ and saturation keeps the meaning of a graph.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_a_disabled_rule_has_no_effect() -> None:
 
 
 def test_the_e_graph_grows_linearly_with_repeated_blocks() -> None:
-    budget = Budget(seconds=600)  # how busy the machine is does not matter
+    budget = Budget(seconds=600)
     sizes = [saturate(residual_cnn(blocks), load_rules(), budget).size for blocks in (4, 8, 16)]
     assert sizes[2] - sizes[1] == 2 * (sizes[1] - sizes[0])
 
@@ -122,6 +123,13 @@ def test_the_e_graph_grows_linearly_with_repeated_blocks() -> None:
 def test_a_budget_stops_saturation_and_says_so() -> None:
     snapshot = saturate(residual_cnn(4), load_rules(), Budget(rows=10))
     assert any("rows" in growth.stopped for growth in snapshot.growth)
+
+
+def test_a_budget_of_seconds_leaves_out_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: 3600 * clock())  # an hour passes in each second
+    snapshot = saturate(residual_cnn(1), load_rules(), Budget(seconds=60))
+    assert {growth.stopped for growth in snapshot.growth} == {"saturated"}
 
 
 def test_a_rule_that_equates_tensors_of_different_shape_fails_loudly(tmp_path: Path) -> None:
