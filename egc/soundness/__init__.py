@@ -17,7 +17,8 @@ premises, and both sides are evaluated by :mod:`egc.ir.evaluate`.
 
 Rules of loop nests are tried out on the nests of small kernels, one step after another:
 
-    nest_cases.py  kernels, data, and the facts that a compiler would state of their loops
+    nest_kernels.py small kernels of every kind
+    nest_cases.py  … with data, and the facts that a compiler would state of their loops
     nest_terms.py  a rule's match → the nests before and after it
     nest_run.py    a nest → the points that it computes, in order, and what comes out
     nests.py       the search for a counterexample

@@ -59,7 +59,7 @@ def check_soundness(rules: Sequence[Rule], loaded: Loaded) -> list[Diagnostic]:
         rules, files, knowledge, lambda r: claims_something(r, knowledge)
     ):
         found.append(_misleading(stating, consumer, failure))
-    return found + check_nests(rules, loaded)
+    return found + check_nests(rules, files, knowledge, loaded)
 
 
 def undefined(files: AbstractSet[str], knowledge: Knowledge) -> list[Diagnostic]:

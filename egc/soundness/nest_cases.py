@@ -1,15 +1,15 @@
-"""Small kernels of every kind that the loop rules speak of, their data, and what a compiler would state about
-their loops: the cases on which a loop rule is tried out.
+"""Kernels with data, and what a compiler would state about their loops: the cases on which a loop rule is
+tried out.
 
 The facts are those of egc.schedule, for machines made up at random: vectors of a few lanes, small tiles, tiny
-caches. A symbolic extent is a number in the loop e-graph (the machine's `symbolic_extent`) and another one
-when the nest runs.
+caches; and for a rule that speaks of sizes itself also those sizes and extents round them. A symbolic extent
+is a number in the loop e-graph (the machine's `symbolic_extent`) and another one when the nest runs.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
@@ -28,113 +28,13 @@ from egc.schedule.choose import renamed
 from egc.schedule.facts import FactWriter, axis_name
 from egc.schedule.gpu import device_facts
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
+from egc.soundness.nest_kernels import KERNELS
 
-# Each with its axes' extents left open: {a}, {b} are positions, {k}, {l} are reduced over.
-KERNELS: Mapping[str, str] = {
-    "map": """
-kernel map(in x: float32[{a}], out y: float32[{a}]) {{
-  stage map over i:{a}
-    y[i] = neg(x[i])
-}}""",
-    "sum": """
-kernel sum(in x: float32[{a}, {k}], out y: float32[{a}]) {{
-  stage sum over i:{a} reduce add k:{k}
-    value = x[i, k]
-    y[i] = acc
-}}""",
-    "scatter": """
-kernel scatter(in at: int64[{a}], in x: float32[{a}], out y: float32[3]) {{
-  stage scatter over i:{a}
-    y[at[i]] add= x[i]
-}}""",
-    "max": """
-kernel max(in x: int32[{a}, {k}], out y: int32[{a}]) {{
-  stage max over i:{a} reduce max k:{k}
-    value = x[i, k]
-    y[i] = acc
-}}""",
-    "turn": """
-kernel turn(in x: float32[{b}, {a}], in c: float32[{b}], out y: float32[{a}, {b}]) {{
-  stage turn over i:{a}, j:{b}
-    y[i, j] = relu(add(x[j, i], c[j]))
-}}""",
-    "columns": """
-kernel columns(in x: float32[{k}, {a}], out y: float32[{a}]) {{
-  stage columns over i:{a} reduce add k:{k}
-    value = x[k, i]
-    y[i] = acc
-}}""",
-    "product": """
-kernel product(in a: float32[{a}, {k}], const in b: float32[{k}, {b}], out y: float32[{a}, {b}]) {{
-  stage product over i:{a}, j:{b} reduce add k:{k}
-    value = mul(a[i, k], b[k, j])
-    y[i, j] = relu(acc)
-}}""",
-    "running": """
-kernel running(in x: float32[{a}], out y: float32[{a}]) {{
-  stage running over i:{a} ordered
-    y[i] = add(x[i], (y[i - 1] if inside(i - 1, {a}) else 0.0))
-}}""",
-    "centre": """
-kernel centre(in x: float32[{a}, {b}], out y: float32[{a}, {b}]) shared 1 {{
-  local top: float32[{a}]
-  stage top over i:{a} reduce max j:{b}
-    value = x[i, j]
-    top[i] = acc
-  stage y over i:{a}, j:{b}
-    y[i, j] = sub(x[i, j], top[i])
-}}""",
-    "softmax": """
-kernel softmax(in x: float32[{a}, {b}], out y: float32[{a}, {b}]) shared 1 {{
-  local top: float32[{a}]
-  local e: float32[{a}, {b}]
-  local sum: float32[{a}]
-  stage top over i:{a} reduce max j:{b}
-    value = x[i, j]
-    top[i] = acc
-  stage e over i:{a}, j:{b}
-    e[i, j] = exp(sub(x[i, j], top[i]))
-  stage sum over i:{a} reduce add j:{b}
-    value = e[i, j]
-    sum[i] = acc
-  stage y over i:{a}, j:{b}
-    y[i, j] = div(e[i, j], sum[i])
-}}""",
-    "window": """
-kernel window(in x: float32[{a}, {k}], const in w: float32[2, {k}, {b}], out y: float32[{a}, {b}]) {{
-  stage window over h:{a}, o:{b} reduce add u:2, c:{k}
-    value = mul((x[h + u - 1, c] if inside(h + u - 1, {a}) else 0.0), w[u, c, o])
-    y[h, o] = acc
-}}""",
-    "attend": """
-kernel attend(in q: float32[{a}, {k}], in t: float32[{b}, {k}], out y: float32[{a}, {b}]) shared 1 {{
-  local s: float32[{a}, {b}]
-  local top: float32[{a}]
-  stage s over i:{a}, j:{b} reduce add r:{k}
-    value = mul(q[i, r], t[j, r])
-    s[i, j] = acc
-  stage top over i:{a} reduce max j:{b}
-    value = s[i, j]
-    top[i] = acc
-  stage y over i:{a}, j:{b}
-    y[i, j] = sub(s[i, j], top[i])
-}}""",
-    "scores": """
-kernel scores(in q: float32[{a}, {b}, {k}], in t: float32[{a}, {b}, {k}], out y: float32[{a}, {b}, {b}]) \
-shared 1 {{
-  local s: float32[{a}, {k}, {b}]
-  stage turn over h:{a}, r:{k}, j:{b}
-    s[h, r, j] = t[h, j, r]
-  stage scores over h:{a}, i:{b}, j:{b} reduce add r:{k}
-    value = mul(q[h, i, r], s[h, r, j])
-    y[h, i, j] = acc
-}}""",
-}
 # Extents of positions and of reductions, smaller ones first: the first counterexample is then a small one.
 TIERS = (
     ((2, 3), (2, 3)),
     ((3, 4, 5), (3, 5)),
-    ((5, 6, 7), (4, 7)),
+    ((1, 6, 7), (4, 7)),
     ((8, 9, 13), (1, 9, 17)),
 )
 SYMBOLIC = (1, 3, 6, 70)  # what a symbolic extent is when the nest runs
@@ -145,7 +45,7 @@ class Case:
     """A kernel with values for its symbolic dims, data for its inputs, and what its loop e-graph is told.
 
     `names` has for every stage the axes by their names in the e-graph, `extents` their extents when the nest
-    runs, `nominal` what the e-graph takes the symbolic ones for.
+    runs, `nominal` what the e-graph takes the symbolic ones for; `tier` its place in TIERS.
     """
 
     kernel: Kernel
@@ -155,6 +55,8 @@ class Case:
     names: tuple[Mapping[str, str], ...]
     extents: Mapping[str, int]
     nominal: Mapping[str, int]
+    gpu: bool
+    tier: int = 0
 
     @cached_property
     def expected(self) -> Mapping[str, np.ndarray]:
@@ -163,38 +65,69 @@ class Case:
             return evaluate_kernel(self.kernel, self.inputs, self.dims)
 
 
-def cases() -> Iterator[Case]:
-    """Cases in order of their size: each kernel at each of the TIERS, for a CPU and for a GPU."""
-    for tier in range(len(TIERS)):
+ROUNDS = range(len(TIERS))  # after these, each kernel has been at extents of each tier
+
+
+def cases(sizes: Sequence[int] = (), rounds: Iterable[int] = ROUNDS) -> Iterator[Case]:
+    """Rounds of cases: in each round each kernel for a CPU and for a GPU, at extents of another of the TIERS;
+    and in the first two rounds as many with some of the `sizes`, where there are any.
+    """
+    for turn in rounds:
+        for number, name in enumerate(KERNELS):
+            for gpu in (False, True):
+                yield numbered_case((number + turn + 2 * gpu) % len(TIERS), name, gpu)
+                if sizes and turn < 2:
+                    yield numbered_case(turn, name, gpu, tuple(sizes))
+
+
+def simpler_cases(case: Case) -> Iterator[Case]:
+    """Cases for the same kind of machine at smaller known extents, smallest first."""
+    for tier in range(2 if case.dims else min(case.tier, 2)):
         for name in KERNELS:
-            yield numbered_case(tier, name, False)
-            yield numbered_case(tier, name, True)
+            simpler = numbered_case(tier, name, case.gpu)
+            if not simpler.dims:
+                yield simpler
 
 
 @lru_cache(maxsize=2 * len(TIERS) * len(KERNELS))
-def numbered_case(tier: int, name: str, gpu: bool) -> Case:
-    """A kernel at extents of a tier, in every third case one of them symbolic."""
-    rng = random.Random(f"{tier} {name} {gpu}")
+def numbered_case(tier: int, name: str, gpu: bool, sizes: tuple[int, ...] = ()) -> Case:
+    """A kernel at extents of a tier, in every third case one of them symbolic; or one extent is a multiple of
+    one of the `sizes`, or somewhat more, and the others are small.
+    """
+    rng = random.Random(f"{tier} {name} {gpu} {sizes}")
     text = KERNELS[name]
-    positions, reductions = TIERS[tier]
+    positions, reductions = TIERS[0 if sizes else tier]
     extents: dict[str, Dim | str] = {axis: rng.choice(positions) for axis in "ab"}
     extents |= {"k": rng.choice(reductions)}
+    used = [axis for axis in extents if f"{{{axis}}}" in text]
+    chosen = used[(tier + gpu) % len(used)] if sizes else rng.choice(used)
     dims: dict[str, int] = {}
     number = tier + list(KERNELS).index(name) + gpu
-    if number % 3 == 2:
-        chosen = rng.choice([axis for axis in extents if f"{{{axis}}}" in text])
+    if sizes:
+        size = rng.choice(sizes)
+        extents[chosen] = rng.choice((size, size + 1, 2 * size, 2 * size + 3))
+    elif number % 3 == 2:
         extents[chosen], dims["n"] = "n", SYMBOLIC[number % len(SYMBOLIC)]
-    return case(parse_kernel(text.format(**extents)), dims, rng, gpu, roomy=tier % 2 == 1)
+    roomy = tier % 2 == 1
+    found = case(parse_kernel(text.format(**extents)), dims, rng, gpu, roomy, sizes)
+    return replace(found, tier=len(TIERS) if sizes else tier)
 
 
-def case(kernel: Kernel, dims: Mapping[str, int], rng: random.Random, gpu: bool, roomy: bool = False) -> Case:
+def case(
+    kernel: Kernel,
+    dims: Mapping[str, int],
+    rng: random.Random,
+    gpu: bool,
+    roomy: bool = False,
+    sizes: Sequence[int] = (),
+) -> Case:
     """A kernel with random data and the facts for a random machine, a `roomy` one with caches that hold not
-    quite twice one of the constants, or of the parameters where there are none.
+    quite twice one of the constants, or of the parameters where there are none; `sizes` are some of tiles.
     """
     shapes = {b.name: [evaluate(dim, dims) for dim in b.type.shape] for b in kernel.buffers}
     kept = [b for b in kernel.params if b.constant] or kernel.params
-    sizes = [itemsize(b.type.dtype) * prod(shapes[b.name]) for b in kept]
-    machine = random_gpu(rng) if gpu else random_machine(rng, sizes if roomy else ())
+    bytes_ = [itemsize(b.type.dtype) * prod(shapes[b.name]) for b in kept]
+    machine = random_gpu(rng, sizes) if gpu else random_machine(rng, bytes_ if roomy else (), sizes)
     models = [model_stage(kernel, stage, machine) for stage in kernel.stages]  # type: ignore[arg-type]
     names = [
         {axis_name(kernel, i, axis.name): axis.name for axis in stage.all_axes}
@@ -226,7 +159,7 @@ def case(kernel: Kernel, dims: Mapping[str, int], rng: random.Random, gpu: bool,
         for buffer in kernel.params
         if buffer.role == "in"
     }
-    return Case(kernel, dims, inputs, facts, tuple(names), extents, nominal)
+    return Case(kernel, dims, inputs, facts, tuple(names), extents, nominal, gpu)
 
 
 def _data(dtype: str, shape: Sequence[int], numbers: np.random.Generator) -> np.ndarray:
@@ -236,38 +169,43 @@ def _data(dtype: str, shape: Sequence[int], numbers: np.random.Generator) -> np.
     return numbers.integers(0, 3, shape).astype(numpy_dtype(dtype))
 
 
-def random_machine(rng: random.Random, sizes: Sequence[int]) -> Machine:
-    """A CPU with few lanes, tiles of sizes that may divide nothing, and caches that hold not quite twice
-    something of one of the `sizes` in bytes, or nothing.
+def random_machine(rng: random.Random, held: Sequence[int], sizes: Sequence[int]) -> Machine:
+    """A CPU with few lanes, tiles of sizes that may divide nothing, or of `sizes`, and caches that hold not
+    quite twice something of one of the bytes `held`, or nothing.
     """
     base = _cpu()
-    lanes = rng.choice((2, 3, 4))
+    lanes = _some(rng, [size for size in sizes if size <= 32], (2, 3, 4))
     tiles = replace(
         base.tiles,
-        unroll=(2, rng.choice((3, 4))),
+        unroll=(2, _some(rng, sizes, (3, 4))),
         outer=(2,),
         vectors=(1, rng.choice((2, 3))),
-        reduction=(2, rng.choice((3, 4))),
-        block=(rng.choice((2, 3)),),
-        shared=(rng.choice((2, 3)), 4),
+        reduction=(2, _some(rng, sizes, (3, 4))),
+        block=(2, _some(rng, sizes, (3,))),
+        shared=(3, _some(rng, sizes, (4,))),
     )
-    caches = [2 * size - 1 for size in sizes] or [16]
+    caches = [2 * size - 1 for size in held] or [16]
     levels = tuple(replace(level, bytes=rng.choice(caches)) for level in base.levels[:-1])
     core = replace(base.core, vector_bits=32 * lanes)
     return replace(base, core=core, tiles=tiles, levels=(*levels, base.levels[-1]))
 
 
-def random_gpu(rng: random.Random) -> GpuMachine:
-    """A GPU with few threads."""
+def random_gpu(rng: random.Random, sizes: Sequence[int]) -> GpuMachine:
+    """A GPU with few threads, or of `sizes`."""
     base = _gpu()
     tiles = replace(
         base.tiles,
-        threads=tuple(sorted({2, rng.choice((3, 4, 5))})),
-        copies=(1, rng.choice((2, 3))),
-        sums=(rng.choice((2, 3, 4)),),
-        reduction=(rng.choice((2, 3)),),
+        threads=tuple(sorted({2, _some(rng, sizes, (3, 4, 5))})),
+        copies=(1, _some(rng, sizes, (2, 3))),
+        sums=(_some(rng, sizes, (2, 3, 4)),),
+        reduction=(_some(rng, sizes, (2, 3)),),
     )
     return replace(base, tiles=tiles)
+
+
+def _some(rng: random.Random, sizes: Sequence[int], usual: Sequence[int]) -> int:
+    """One of the usual sizes, or where there are others rather one of these."""
+    return rng.choice(sizes if sizes and rng.random() < 0.75 else usual)
 
 
 @lru_cache(maxsize=1)

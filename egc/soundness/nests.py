@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from itertools import cycle, islice
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,25 +24,28 @@ from egc.rules.notes import RuleClass
 from egc.rules.provenance import table
 from egc.rules.rule import Rule
 from egc.schedule.cells import RULESET, LoopGraph, Reader, Saturator
-from egc.soundness.nest_cases import Case, cases
+from egc.soundness.nest_cases import ROUNDS, Case, cases, simpler_cases
 from egc.soundness.nest_run import Broken, Ran, misfit, race, run
 from egc.soundness.nest_terms import Instance, Meaningless, Term, Terms, placed, size
 from egc.soundness.premises import Definition
 from egc.soundness.values import Rejected
 
 WATCH = "egc-watch"  # the ruleset of the copies, and what their names begin with
-MATCHES = 6  # of a rule in a case that are tried, each several times where there are fewer
+MATCHES = 3  # of a rule in a case that are tried, each several times where there are fewer
 SPARES = (0, 2, 6)  # how much deeper than the smallest the terms round and inside a match are
 ROWS, SECONDS = 1500, 2.0  # of one e-graph
-TRIED, MANY = 16, 200  # pairs of nests after which a rule serves others, and after which it is enough
+TRIED = 90  # pairs of nests after which a rule serves others, and as many in the e-graph that these make
+LARGEST = 256  # size of a rule's own that a case is made for
 BUDGET = 90.0  # seconds of this process for all rules of a check
 _FLOATS = 1e-4  # what sums in another order may differ by, relative to the greatest result
+
+Row: TypeAlias = "tuple[str | int | None, ...]"
 
 
 @dataclass(frozen=True)
 class NestFailure:
     """A nest that a rule makes wrong. `culprit` is the action that did it; `by` the rule that acted on a fact
-    that the culprit stated, where it was one.
+    that the culprit `stated`, where it was one.
     """
 
     case: Case
@@ -50,6 +56,7 @@ class NestFailure:
     right: Ran | None
     culprit: s.Action
     by: Rule | None = None
+    stated: Row | None = None
     rounding: bool = False
 
     @property
@@ -69,13 +76,14 @@ class NestResult:
 @dataclass
 class NestSearch:
     """The search for counterexamples of some loop rules of what is `loaded`. The same rules give the same
-    results; `out_of_time` says that the budget was hit.
+    results; `out_of_time` says that the budget was hit. `rounds` are those of cases.
     """
 
     loaded: Loaded
     rules: Sequence[Rule]
     definitions: Mapping[str, Definition]
     budget: float = BUDGET
+    rounds: Sequence[int] = ROUNDS
     results: dict[str, NestResult] = field(default_factory=dict)
     out_of_time: bool = False
 
@@ -87,36 +95,43 @@ class NestSearch:
         sound = [r for r in self.loaded.rules if r.ruleset == RULESET and r.name not in names]
         waiting = list(self.rules)
         while waiting:
-            self.watch(sound, waiting, TRIED)
+            self.watch(sound, waiting, self.rounds)
             fit = [r for r in waiting if self.holds(r) and (self.results[r.name].tried or not unions(r))]
             for rule in fit:
-                self.state(sound, rule)
+                self.state([*sound, *(r for r in fit if self.holds(r) and r is not rule)], rule)
             waiting = [r for r in waiting if self.holds(r) and r not in fit]
             new = [r for r in fit if self.holds(r)]
             sound += new
             if not new:
                 break
-        self.watch(sound, [r for r in sound if r.name in names], MANY)
+        self.watch(sound, [r for r in sound if r.name in names and unions(r)], self.rounds[1:3])
         return self.results
 
     def holds(self, rule: Rule) -> bool:
         """Whether nothing was found wrong with a rule."""
         return self.results[rule.name].failure is None
 
-    def watch(self, sound: Sequence[Rule], rules: Sequence[Rule], enough: int) -> None:
-        """Compare pairs of nests for `rules`, in the e-graph of the `sound` ones."""
-        goal = {rule.name: self.results[rule.name].tried + enough for rule in rules}
+    def watch(self, sound: Sequence[Rule], rules: Sequence[Rule], rounds: Iterable[int]) -> None:
+        """Compare pairs of nests for `rules`, in the e-graph of the `sound` ones, in some rounds of cases."""
+        goal = {rule.name: self.results[rule.name].tried + TRIED for rule in rules}
         watcher = Watcher(self.loaded, sound, rules)
-        for case in self.cases():
+        for case in self.cases(rules, rounds):
             left = [r for r in rules if self.holds(r) and self.results[r.name].tried < goal[r.name]]
             if not left:
                 return
-            rng = random.Random(f"{case.kernel.name} {len(left)}")
-            for rule, instances in watcher.matches(case, left, rng):
-                result = self.results[rule.name]
-                tries = self.failures(rule, instances, case, result, tolerance(rule))
-                found = [f for f in tries if f is not None]
-                result.failure = min(found, key=lambda f: f.size, default=None)
+            for rule, failure in self.failing(watcher, left, case):
+                simpler = (f for one in simpler_cases(case) for _, f in self.failing(watcher, [rule], one))
+                self.results[rule.name].failure = next(simpler, failure)
+
+    def failing(
+        self, watcher: Watcher, rules: Sequence[Rule], case: Case
+    ) -> Iterator[tuple[Rule, NestFailure]]:
+        """Those of some rules that a case has a counterexample of, with the smallest one."""
+        for rule, instances in watcher.matches(case, self.possible(rules, case)):
+            tries = self.failures(rule, instances, case, self.results[rule.name], tolerance(rule))
+            found = [failure for _, failure in tries if failure is not None]
+            if found:
+                yield rule, min(found, key=lambda f: f.size)
 
     def state(self, sound: Sequence[Rule], rule: Rule) -> None:
         """Look at what other rules make of the facts that `rule` states."""
@@ -129,27 +144,43 @@ class NestSearch:
             if any(isinstance(p, s.Call) and p.head in {f.head for f in facts} for p in other.premises)
         ]
         watcher = Watcher(self.loaded, [*sound, rule], asked)
-        for case in self.cases():
-            if self.results[rule.name].tried > MANY:
+        heads = {fact.head for fact in facts}
+        enough = self.results[rule.name].tried + 2 * TRIED
+        for case in self.cases([rule, *asked], self.rounds):
+            if self.results[rule.name].tried > enough:
                 return
-            rng = random.Random(case.kernel.name)
-            for other, instances in watcher.matches(case, asked, rng):
+            if not self.possible([rule], case):
+                continue
+            for other, instances in watcher.matches(case, self.possible(asked, case), heads):
                 allowed = max(tolerance(other), tolerance(rule))
-                for failure in self.failures(other, instances, case, self.results[rule.name], allowed):
+                result = self.results[rule.name]
+                for values, failure in self.failures(other, instances, case, result, allowed):
                     if failure is not None:
-                        head = {p.head for p in other.premises if isinstance(p, s.Call)}
-                        culprit = next(f for f in facts if f.head in head)
-                        self.results[rule.name].failure = replace(failure, culprit=culprit, by=other)
+                        row = next(new_rows(other, values, case, heads))
+                        culprit = next(fact for fact in facts if fact.head == row[0])
+                        result.failure = replace(failure, culprit=culprit, by=other, stated=row)
                         return
+
+    def possible(self, rules: Sequence[Rule], case: Case) -> list[Rule]:
+        """Those of some rules whose tables have rows in a case, or may get some from a rule."""
+        filled = {head for head, rows in case.facts.rows.items() if rows} | self.made
+        return [rule for rule in rules if rule.needs <= filled]
+
+    @cached_property
+    def made(self) -> set[str]:
+        """The tables that get rows from a rule or a declaration, or that the nest is made of."""
+        found = {"Do", "For", "Then", "outermost"}
+        found |= {c.head for c in self.loaded.declarations if isinstance(c, s.Call)}
+        return found.union(*(rule.makes for rule in (*self.loaded.rules, *self.rules)))
 
     def is_relation(self, head: str) -> bool:
         """Whether facts of that name are rows without a value."""
         operator = self.loaded.environment.operators.get(head)
         return operator is not None and operator.output == "Unit"
 
-    def cases(self) -> Iterator[Case]:
-        """All cases, until the time is up."""
-        for case in cases():
+    def cases(self, rules: Sequence[Rule], rounds: Iterable[int]) -> Iterator[Case]:
+        """The cases of some rounds for some rules, until the time is up."""
+        for case in cases(sizes(rules, self.loaded), rounds):
             if time.process_time() - self.started > self.budget:
                 self.out_of_time = True
                 return
@@ -162,18 +193,50 @@ class NestSearch:
         case: Case,
         result: NestResult,
         allowed: float,
-    ) -> Iterator[NestFailure | None]:
-        """Try matches of a rule, in larger and larger contexts; None for a pair of nests that agrees up to
-        the tolerance `allowed`.
+    ) -> Iterator[tuple[Mapping[str, Any], NestFailure | None]]:
+        """Try matches of a rule, in larger and larger contexts: the values of its variables, with None for a
+        pair of nests that agrees up to the tolerance `allowed`.
         """
         for number, (values, terms) in enumerate(instances):
             instance = Instance(rule, values, terms, self.definitions, SPARES[number % len(SPARES)])
             for union in unions(rule):
                 try:
-                    yield try_union(union, instance, case, allowed)
+                    failure = try_union(union, instance, case, allowed)
                     result.tried += 1
                 except Rejected:
                     continue
+                yield values, failure
+
+
+def sizes(rules: Sequence[Rule], loaded: Loaded) -> list[int]:
+    """The numbers that rules speak of as sizes, and rows of relations that they ask for."""
+    heads = {p.head for rule in rules for p in rule.premises if isinstance(p, s.Call)}
+    exprs: list[s.Expr] = [c for c in loaded.declarations if isinstance(c, s.Call) and c.head in heads]
+    for rule in rules:
+        exprs += [e for fact in rule.premises for e in s.fact_exprs(fact)]
+        exprs += [e for action in rule.actions for e in s.action_exprs(action)]
+    literals = [part.value for expr in exprs for part in s.walk(expr) if isinstance(part, s.Lit)]
+    return sorted({size for size in literals if type(size) is int and 2 <= size <= LARGEST})
+
+
+def new_rows(rule: Rule, values: Mapping[str, Any], case: Case, heads: Collection[str]) -> Iterator[Row]:
+    """The rows of tables `heads` that a match of a rule rests on and that are none of the case's own facts:
+    name and arguments, None for one that is no plain value.
+    """
+    sorts = dict(rule.variables)
+    for premise in rule.premises:
+        if isinstance(premise, s.Call) and premise.head in heads:
+            row: list[str | int | None] = []
+            for arg in premise.args:
+                match arg:
+                    case s.Lit(value=str() | int() as value):
+                        row.append(value)
+                    case s.Var(name=name) if sorts.get(name) in ("String", "i64"):
+                        row.append(values[name])
+                    case _:
+                        row.append(None)
+            if tuple(row) not in case.facts.rows.get(premise.head, ()):
+                yield (premise.head, *row)
 
 
 def unions(rule: Rule) -> list[s.Union]:
@@ -272,25 +335,48 @@ class Watcher:
         )
         book = RuleBook(tables, tuple(self.copies.values()), {}, loaded.environment)
         self.saturator.run_commands(*book.commands())
+        self.seen: Counter[tuple[str, Any]] = Counter()
+        self.rng = random.Random(len(sound))
         self.look = self.saturator.egraph.parse_program(f"(run {WATCH} 1)")
 
     def matches(
-        self, case: Case, rules: Sequence[Rule], rng: random.Random
+        self, case: Case, rules: Sequence[Rule], heads: Collection[str] = ()
     ) -> list[tuple[Rule, list[tuple[Mapping[str, Any], Terms]]]]:
-        """Some matches of `rules` in the nests of a case: the values of a rule's variables, and the terms."""
+        """Some matches of `rules` in the nests of a case: the values of a rule's variables, and the terms.
+        Where there are `heads`, those that rest on a row of these tables that is no fact of the case.
+        """
+        if not rules:
+            return []
         with self.saturator.grown(case.facts, SECONDS, ROWS) as stopped:
             self.saturator.run_commands(*self.look)
             reader = Reader(self.saturator.egraph)
             cells = reader.cells()
             graph = LoopGraph(cells, reader.root, stopped, 0.0, lambda _: ())
-            terms = Terms(graph, rng)
+            terms = Terms(graph, self.rng)
             found: list[tuple[Rule, list[tuple[Mapping[str, Any], Terms]]]] = []
             for rule in rules:
                 rows = reader.tables[table(self.copies[rule.name])].rows
-                chosen = rng.sample(range(len(rows)), min(MATCHES, len(rows)))
-                chosen = [chosen[i % len(chosen)] for i in range(MATCHES)] if chosen else []
-                found.append((rule, [(_values(rule, rows[i].inputs, reader), terms) for i in chosen]))
+                values = [_values(rule, row.inputs, reader) for row in rows]
+                if heads:
+                    values = [v for v in values if any(new_rows(rule, v, case, heads))]
+                chosen = self.chosen(rule, values, case)
+                found.append((rule, [(v, terms) for v in islice(cycle(chosen), MATCHES)]))
         return found
+
+    def chosen(self, rule: Rule, matches: Sequence[Mapping[str, Any]], case: Case) -> list[Mapping[str, Any]]:
+        """Some matches of a rule, of kinds that were seen least so far: a kind is what a match says of
+        numbers, kinds of loops and roles of axes.
+        """
+        nests = {name for name, sort in rule.variables if sort == "Nest"}
+        roles = {row[0]: head for head in ("reduction", "parallel") for row in case.facts.rows.get(head, ())}
+        order = []
+        for match in matches:
+            kind = tuple(roles.get(value, value) for name, value in match.items() if name not in nests)
+            order.append((self.seen[rule.name, kind], self.rng.random(), kind, match))
+        order.sort(key=lambda entry: entry[:2])
+        for _, _, kind, _ in order[:MATCHES]:
+            self.seen[rule.name, kind] += 1
+        return [match for *_, match in order[:MATCHES]]
 
 
 def _values(rule: Rule, row: Sequence[Any], reader: Reader) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 rules that are right have none.
 
 `unsound/` holds a file for each way to be wrong, which its head explains;
-`sound/` rules that look dangerous and are not.
+`sound/` rules that look dangerous and are not; test_nest_soundness.py goes through those of loops.
 """
 
 import re
@@ -44,7 +44,9 @@ def test_unsound_rules_have_a_counterexample(path: Path) -> None:
     assert finding.details[0] == "counterexample:" and len(finding.details) > 1
 
 
-@pytest.mark.parametrize("path", files("sound"), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in files("sound") if not p.stem.startswith("nest-")], ids=lambda p: p.stem
+)
 def test_sound_rules_have_none(path: Path) -> None:
     assert [str(d) for d in findings(path)] == []
 
