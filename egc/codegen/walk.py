@@ -89,9 +89,21 @@ class Walk:
     def parallel(
         self, loops: Sequence[Loop], thread: Value, threads: Value, body: Callable[[], None]
     ) -> None:
-        """Leading `par` loops as one index space, of which each thread takes one contiguous share."""
+        """Leading `par` loops as one index space, of which each thread takes one contiguous share.
+
+        Where two of them split one axis, the inner one has as many iterations in the tile that the extent
+        cuts off as in any other, so that the space has one shape; those beyond the extent do nothing.
+        """
         b = self.b
-        trips = [self.axes[loop.axis].trips(loop.step) for loop in loops]
+        trips: list[Dim] = []
+        steps: dict[str, int] = {}
+        cut: dict[str, None] = {}
+        for loop in loops:
+            around, state = steps.get(loop.axis), self.axes[loop.axis]
+            trips.append(state.trips(loop.step) if around is None else ceildiv(around, loop.step))
+            if around is not None and mod(state.extent, around) != 0:
+                cut[loop.axis] = None
+            steps[loop.axis] = loop.step
         total: Dim = 1
         for one in trips:
             total = total * one
@@ -114,11 +126,24 @@ class Walk:
                 number = 0 if trips[position] == 1 else self.counter(own, trips[position])
                 self.axes[loop.axis] = self.axes[loop.axis].enter(loop.step, number)
             self.loops = tuple(loops)
-            body()
+            self._within(list(cut), body)
             self.axes, self.loops = saved, ()
             return []
 
         b.loop(bound(thread), bound(b.add(thread, b.i64(1))), [], inside)
+
+    def _within(self, axes: Sequence[str], body: Callable[[], None]) -> None:
+        """The body where all of some axes stand before their extents."""
+        if not axes:
+            body()
+            return
+        start, extent = (self.memory.value(d) for d in (self.axes[axes[0]].start, self.axes[axes[0]].extent))
+
+        def arm() -> list[Value]:
+            self._within(axes[1:], body)
+            return []
+
+        self.b.branch(self.b.compare("icmp slt", start, extent), arm)
 
     def tiled(self, axis: str) -> Dim:
         """The number of positions of `axis` in a cut-off tile: its extent modulo the span."""

@@ -113,6 +113,25 @@ def test_scatter_with_repeated_indices_runs_in_order(sign: str) -> None:
     check(parse_nest(SCATTER.format(sign=sign)), inputs, threads=3)
 
 
+@pytest.mark.parametrize("extent", [7, 13, 16])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parallel_loops_that_split_one_axis_stay_within_it(extent: int, threads: int) -> None:
+    text = f"""
+kernel negated(in x: float32[40, 3], out y: float32[40, 3]) {{
+  stage s0 over i:{extent}, j:3
+    y[i, j] = neg(x[i, j])
+}}
+for i step 8 par
+  for i step 1 par
+    for j step 1 par
+      do s0
+"""
+    x = floats(40, 3)
+    found = NativeKernel(parse_nest(text), native()).run({"x": x}, {}, threads)["y"]
+    np.testing.assert_array_equal(found[:extent], -x[:extent])
+    assert np.unique(found[extent:]).size == 1, "what lies beyond was not touched"
+
+
 def test_stages_that_depend_on_each_other_without_shared_loops_run_on_one_thread() -> None:
     text = """
 kernel twice(in x: float32[64], out y: float32[64], out z: float32[64]) {
