@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -145,9 +146,10 @@ def _inputs(
         for dim in proto.type.tensor_type.shape.dim:
             if _identifier(dim.dim_param):
                 context.reserve_symbol(_identifier(dim.dim_param))
+    settled = _settled(protos, shapes)
     for proto in protos:
         try:
-            type_ = _input_type(proto, context, shapes.pop(proto.name, None))
+            type_ = _input_type(proto, context, shapes.pop(proto.name, None), settled)
         except (BadProto, DimError, ValueError) as error:
             problems.add("an input cannot be used", where=f"input {proto.name!r}", why=str(error))
             continue
@@ -168,11 +170,27 @@ def _inputs(
     return tuple(ports)
 
 
-def _input_type(proto: Any, context: Context, given: Sequence[int | str] | None) -> TensorType | None:
+def _settled(protos: Sequence[Any], shapes: Mapping[str, Sequence[int | str]]) -> dict[str, int]:
+    """The extents that given shapes settle for the names of dims: they hold for all inputs that name them."""
+    settled: dict[str, int] = {}
+    for proto in protos:
+        with suppress(BadProto):  # which `_input_type` reports
+            declared = declared_type(proto.type)[1] or ()
+            for dim, extent in zip(declared, shapes.get(proto.name, ()), strict=False):
+                if isinstance(dim, str) and dim and isinstance(extent, int):
+                    settled.setdefault(dim, extent)
+    return settled
+
+
+def _input_type(
+    proto: Any, context: Context, given: Sequence[int | str] | None, settled: Mapping[str, int]
+) -> TensorType | None:
     dtype, declared = declared_type(proto.type)
     if not dtype:
         raise BadProto("it has no type")
-    wanted: Sequence[int | str | None] | None = given if given is not None else declared
+    wanted: Sequence[int | str | None] | None = given
+    if given is None and declared is not None:
+        wanted = [settled.get(dim, dim) if isinstance(dim, str) else dim for dim in declared]
     if wanted is None:
         return None
     if given is not None and declared is not None and len(given) != len(declared):

@@ -304,3 +304,12 @@ def test_einsum_is_numpys(equation: str) -> None:
     model = _model([node], {name: (FLOAT, list(x.shape)) for name, x in feeds.items()}, ["y"])
     expected = np.einsum(equation, *feeds.values())
     np.testing.assert_allclose(_run(import_model(model), feeds)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_given_extent_holds_wherever_its_name_stands() -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, "m"]) for name in ("a", "b")]
+    sums = helper.make_node("Add", ["a", "b"], ["y"])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, "m"])
+    model = helper.make_model(helper.make_graph([sums], "g", ports, [out]), ir_version=8)
+    imported = import_model(model, {"a": (3, 2, "m")})
+    assert [str(port.type) for port in imported.inputs] == ["float32[3, 2, m]"] * 2
