@@ -17,9 +17,11 @@ MODELS = sorted((Path(__file__).parent.parent / "models").glob("*.onnx"))
 
 
 def feeds_for(imported: Imported) -> dict[str, np.ndarray]:
-    """Random inputs by ONNX name; every symbolic dim has its own small extent."""
+    """Random inputs by ONNX name; every symbolic dim has its own small extent, but for the mask over what is
+    past and one token.
+    """
     rng = np.random.default_rng(3)
-    extents: dict[str, int] = {}
+    extents = {"past": 6, "total": 7}
 
     def extent(dim: Dim) -> int:
         return dim if isinstance(dim, int) else extents.setdefault(str(dim), 3 + len(extents))
