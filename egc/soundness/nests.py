@@ -336,7 +336,7 @@ class Watcher:
         book = RuleBook(tables, tuple(self.copies.values()), {}, loaded.environment)
         self.saturator.run_commands(*book.commands())
         self.seen: Counter[tuple[str, Any]] = Counter()
-        self.rng = random.Random(len(sound))
+        self.rng = random.Random(0)
         self.look = self.saturator.egraph.parse_program(f"(run {WATCH} 1)")
 
     def matches(

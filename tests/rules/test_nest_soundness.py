@@ -4,6 +4,7 @@ The rule files are `unsound/nest-*.egg`, which test_soundness.py goes through, a
 """
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from egc.soundness.nest_kernels import KERNELS
 from egc.soundness.nest_report import NESTS
 from egc.soundness.nest_run import Broken, misfit, race, run
 from egc.soundness.nest_terms import Both, Loop
-from egc.soundness.nests import NestSearch, miscounted
+from egc.soundness.nests import NestSearch, miscounted, unions
 from egc.soundness.premises import find_definitions
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,14 +44,15 @@ def test_shipped_loop_rules_are_sound() -> None:
     rules = [rule for rule in SHIPPED.rules if rule.ruleset == RULESET]
     results = NestSearch(SHIPPED, rules, {}).run()
     assert {name: r.failure.why for name, r in results.items() if r.failure} == {}
-    assert {name: r.tried for name, r in results.items() if r.tried < 5} == {}
+    uniting = {rule.name for rule in rules if unions(rule)}
+    assert {name: r.tried for name, r in results.items() if name in uniting and r.tried < 5} == {}
 
 
 @pytest.mark.parametrize("rule", ["nest-remainder-dropped", "nest-vector-sum-exact", "nest-fact-parallel"])
 def test_counterexamples_show_both_nests(rule: str, bless: bool) -> None:
     path = Path(__file__).parent / "unsound" / f"{rule}.egg"
     [finding] = findings(path)
-    text = str(finding).replace(f"{path.parent}/", "") + "\n"
+    text = re.sub(r"(loops.egg):\d+", r"\1", str(finding).replace(f"{path.parent}/", "")) + "\n"
     golden = GOLDEN / f"{rule}.txt"
     if bless:
         golden.write_text(text, encoding="utf-8")
