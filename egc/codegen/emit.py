@@ -63,7 +63,7 @@ class _KernelWriter:
         self.scalars = Scalars(self.b)
         storages, self.scratch_bytes = plan_locals(nest)
         packs = {pack.buffer: pack for pack in nest.packs}
-        self.memory = Memory(self.b, self.scalars, self.kernel, storages, packs)
+        self.memory = Memory(self.b, self.scalars, self.kernel, storages, packs, frozenset(nest.fetched))
         self.evaluator = Evaluator(self.memory, self.scalars)
         self.tid = Value("%tid", "i64")
         self.nthreads = Value("%nthreads", "i64")

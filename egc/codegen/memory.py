@@ -60,6 +60,7 @@ class Memory:
     kernel: Kernel
     storages: Mapping[str, Storage]
     packs: Mapping[str, Pack]
+    fetched: frozenset[str] = frozenset()
     pointers: dict[str, Value] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     ranges: dict[str, Dim] = field(default_factory=dict)

@@ -164,8 +164,7 @@ class StageWriter:
             for point in points:
                 self._finish(Point(point))
             return
-        lanes = next((loop.axis for loop in self.tile if loop.kind == "vec"), None)
-        ahead = list(fetches(self.stage, lanes, self.walk)) if lanes is not None else []
+        ahead = list(fetches(self.stage, self.tile, self.walk))
         reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator, ahead)
         for point, acc in zip(points, reduction.write(points), strict=True):
             self._finish(Point(point, acc))

@@ -1,8 +1,9 @@
 """Loop nests: a kernel and the order in which it runs. The same form serves CPU and GPU.
 
-    nest  ::= kernel, pack*, shared loops, then for every stage its own loops, outermost first
+    nest  ::= kernel, pack*, fetch*, shared loops, then for every stage its own loops, outermost first
     loop  ::= "for" AXIS "step" STEP KIND
     pack  ::= "pack" BUFFER "dim" D "by" BLOCK ["ahead"]
+    fetch ::= "fetch" BUFFER
 
 A loop walks its axis from the position that the enclosing loops over that axis give, in steps of ``step``, up
 to the step of the nearest enclosing loop over the same axis (to the axis' extent where there is none). So
@@ -29,6 +30,8 @@ stage is a ``thread`` loop.
 elements (zero-filled at the end);
 the block index becomes the outermost dim and the position in the block the innermost one. With ``ahead`` the
 next block is fetched into the core's own cache while one is in use; values do not change.
+
+``fetch`` says of an operand that each register tile of a reduction fetches what the next one reads of it.
 """
 
 from __future__ import annotations
@@ -77,13 +80,14 @@ class Pack:
 @dataclass(frozen=True)
 class Nest:
     """A scheduled kernel. ``stages`` has the loops of each stage, inside ``shared``,
-    which run over shared axes.
+    which run over shared axes; ``fetched`` the operands that are fetched a tile ahead.
     """
 
     kernel: Kernel
     stages: tuple[tuple[Loop, ...], ...]
     shared: tuple[Loop, ...] = ()
     packs: tuple[Pack, ...] = ()
+    fetched: tuple[str, ...] = ()
 
     def loops(self, stage: int) -> tuple[Loop, ...]:
         """All loops round a stage's body, shared ones first."""
@@ -148,6 +152,8 @@ def print_nest(nest: Nest) -> Iterator[str]:
     yield from print_kernel(nest.kernel)
     for pack in nest.packs:
         yield str(pack)
+    for buffer in nest.fetched:
+        yield f"fetch {buffer}"
     for depth, loop in enumerate(nest.shared):
         yield "  " * depth + str(loop)
     base = len(nest.shared)

@@ -337,6 +337,10 @@ def parse_nest(text: str) -> Nest:
         match = lines[used].match(r"pack (\w+) dim (\d+) by (\d+)( ahead)?", form)
         packs.append(Pack(match[1], int(match[2]), int(match[3]), match[4] is not None))
         used += 1
+    fetched: list[str] = []
+    while used < len(lines) and lines[used].text.startswith("fetch "):
+        fetched.append(lines[used].match(r"fetch (\w+)", "fetch BUFFER")[1])
+        used += 1
     groups = list(_loop_groups(lines[used:]))
     names = [name for name, _, _ in groups]
     wanted = [stage.name for stage in kernel.stages]
@@ -348,7 +352,7 @@ def parse_nest(text: str) -> Nest:
     if len(groups) > 1:
         depth = groups[1][2]
         shared, loops[0] = loops[0][:depth], loops[0][depth:]
-    return Nest(kernel, tuple(loops), shared, tuple(packs))
+    return Nest(kernel, tuple(loops), shared, tuple(packs), tuple(fetched))
 
 
 def _loop_groups(lines: list[_Line]) -> Iterator[tuple[str, tuple[Loop, ...], int]]:

@@ -15,10 +15,13 @@ from typing import Any, TypeAlias
 
 from egc.resources import data_folder
 from egc.rules import RuleBook, load_rules
+from egc.rules import syntax as s
 from egc.rules.bindings import egglog_bindings, run_commands
+from egc.rules.provenance import table
 from egc.schedule.provenance import Derivation
 
 RULESET = "loops"
+_FETCHED = "fetched"
 _ROOT = "egc-nest"  # the relation that holds the nest of all loops
 
 
@@ -69,7 +72,7 @@ class Facts:
 @dataclass(frozen=True)
 class LoopGraph:
     """The saturated e-graph: cells by e-class and the root; `stopped` says what ended the search, after
-    `seconds`.
+    `seconds`; `fetched` has the pairs of stage and operand of which tiles fetch ahead.
     """
 
     cells: Mapping[int, tuple[Cell, ...]]
@@ -77,6 +80,7 @@ class LoopGraph:
     stopped: str
     seconds: float
     rules_of: Callable[[Sequence[Cell]], tuple[str, ...]]
+    fetched: tuple[tuple[str, str], ...] = ()
 
     @property
     def size(self) -> int:
@@ -195,6 +199,7 @@ class Saturator:
             stopped,
             time.perf_counter() - started,
             lambda chosen: reader.rules_of(chosen, rules),
+            reader.fetched(),
         )
 
 
@@ -257,9 +262,20 @@ class Reader:
                 )
         return Then(self.number(inputs[0]), self.number(inputs[1]))
 
+    def fetched(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of stage and operand that are fetched a tile ahead, sorted."""
+        rows = (map(self.string, row.inputs) for row in self.tables[_FETCHED].rows)
+        return tuple(sorted((stage, buffer) for stage, buffer in rows))
+
     def rules_of(self, chosen: Sequence[Cell], rules: Sequence[Any]) -> tuple[str, ...]:
         """The names of the rules on the way to the chosen cells, in file order."""
         names = self.derivation(rules).rules_of([self.terms[cell] for cell in chosen])
+        names |= {
+            rule.name
+            for rule in rules
+            if any(isinstance(action, s.Call) and action.head == _FETCHED for action in rule.actions)
+            and self.tables[table(rule)].rows
+        }
         return tuple(rule.name for rule in rules if rule.name in names)
 
     def derivation(self, rules: Sequence[Any]) -> Derivation:

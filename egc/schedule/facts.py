@@ -56,6 +56,7 @@ class FactWriter:
                 self.add("parallel", name[axis])
             if axis in shared:
                 self.add("shared", name[axis])
+        self.streams(body, model)
         if model.ordered:
             return
         combine = self.kernel.stages[position].combine
@@ -84,6 +85,21 @@ class FactWriter:
                 for size in self.machine.tiles.shared:
                     if 1 < size < model.extents[axis]:
                         self.add("stage-tile", axis, size)
+
+    def streams(self, body: str, model: StageModel) -> None:
+        """Which operands, multiplied by a constant, the first cache does not hold, so that they come
+        from further away while used: line by line along a sum, for several positions of another axis.
+        """
+        reading = [access for access in model.accesses if access.reduced]
+        if not any(access.constant for access in reading):
+            return
+        for access in reading:
+            line = self.machine.line_bytes // access.size
+            strides = access.stride
+            summed = any(strides.get(axis) == 1 for axis in model.reduction)
+            rows = any((strides.get(axis) or 0) >= line for axis in model.parallel)
+            if not access.constant and access.total > self.machine.l1_bytes and summed and rows:
+                self.add("streams", body, access.buffer)
 
     def vector_counts(self, model: StageModel, axis: str, lanes: int) -> list[int]:
         """How many vectors side by side are worth trying along an axis."""

@@ -60,10 +60,11 @@ def schedule(
         if not solution.found:
             raise _nothing(kernel, group)
         solutions.append(solution)
+    fetched = tuple(dict.fromkeys(buffer for solution in solutions for buffer in solution.fetched))
     nests: list[tuple[Nest, Cost]] = []
     for rank in range(max(len(solution.found) for solution in solutions)):
         chosen = [solution.found[min(rank, len(solution.found) - 1)] for solution in solutions]
-        nest = nest_of(kernel, [state for state, _ in chosen])
+        nest = nest_of(kernel, [state for state, _ in chosen], fetched)
         check_nest(nest)
         nests.append((nest, _sum([cost for _, cost in chosen])))
     return Scheduled(
@@ -176,6 +177,7 @@ class _Solution:
     rules: tuple[str, ...]
     size: int
     stopped: str
+    fetched: tuple[str, ...]
 
 
 @lru_cache(maxsize=512)
@@ -183,7 +185,8 @@ def _solve(problem: Problem) -> _Solution:
     graph = saturator(problem.book).saturate(problem.facts, problem.budget_s, ROWS)
     found = cheapest(graph, problem)
     rules = graph.rules_of(_cells(found[0][0])) if found else ()
-    return _Solution(tuple(found), rules, graph.size, graph.stopped)
+    fetched = tuple(dict.fromkeys(buffer for _, buffer in graph.fetched))
+    return _Solution(tuple(found), rules, graph.size, graph.stopped, fetched)
 
 
 def cheapest(graph: LoopGraph, problem: Problem) -> list[tuple[State, Cost]]:
@@ -244,13 +247,13 @@ def _nothing(kernel: Kernel, group: Sequence[int]) -> CompileError:
     )
 
 
-def nest_of(kernel: Kernel, states: Sequence[State]) -> Nest:
+def nest_of(kernel: Kernel, states: Sequence[State], fetched: tuple[str, ...] = ()) -> Nest:
     """The nest of the states chosen for a kernel's problems."""
     packs = [Pack(*pack) for state in states for pack in state.packs]
     if kernel.shared and len(kernel.stages) > 1:
         (state,) = states
-        return Nest(kernel, tuple(map(_loops, state.stages)), _loops(state.loops), tuple(packs))
-    return Nest(kernel, tuple(_loops(state.loops) for state in states), (), tuple(packs))
+        return Nest(kernel, tuple(map(_loops, state.stages)), _loops(state.loops), tuple(packs), fetched)
+    return Nest(kernel, tuple(_loops(state.loops) for state in states), (), tuple(packs), fetched)
 
 
 def _loops(loops: Sequence[For]) -> tuple[Loop, ...]:

@@ -11,10 +11,12 @@ import pytest
 from egc.egraph.vocabulary import CONSTRUCTORS
 from egc.extract import cost
 from egc.ir.scalar import FUNCTIONS
+from egc.machine import load_machine
 from egc.resources import data_folder
 
 README = data_folder("rules") / "README.md"
 PRELUDE = (data_folder("rules") / "prelude.egg").read_text(encoding="utf-8")
+OPERATORS = load_machine("x86-64-v4").operators
 DECLARED = re.compile(r"^\(constructor (\w+) \(([^)]*)\) (\w+)\)\s*; (.*)$", re.MULTILINE)
 BEGIN, END = "<!-- {} -->\n", "<!-- end of {} -->\n"
 
@@ -33,6 +35,8 @@ def cost_of(op: str) -> str:
     """What the cost model of extraction charges, in words."""
     if op in cost._LEAVES or op == "id":
         return "nothing"
+    if op == "slice":
+        return "nothing: index arithmetic in its readers; its bytes, twice, where it is joined or padded"
     if op in cost._FREE_VIEWS:
         return "nothing: index arithmetic in its readers"
     if op == "transpose":
@@ -41,8 +45,8 @@ def cost_of(op: str) -> str:
         return "the function's instructions for each element"
     if op == "cast":
         return "one instruction for each element"
-    if op in cost._EFFICIENCY:
-        return f"its arithmetic at {cost._EFFICIENCY[op]:.0%} of peak, or its bytes"
+    if (part := getattr(OPERATORS, op, None)) is not None and op != "softmax":
+        return f"its arithmetic at {part:.0%} of peak, or its bytes"
     if op == "host":
         return "a call of numpy"
     return "its elements, or its bytes"

@@ -1,4 +1,6 @@
-"""Panels fetched ahead: nothing changes but the prefetches, and they cover the next panel once."""
+"""What is fetched ahead, panels of constants and operands: nothing changes but the prefetches, and they cover
+what comes next.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from egc.codegen.target import native, parse_arch
 from egc.ir.nest import Loop, Nest
 from egc.ir.text import parse_nest
 from egc.machine import load_machine
+from egc.rules import load_rules
 from egc.schedule import schedule
 from tests.support import scheduling as make
 from tests.support.kernels import random_array
@@ -90,3 +93,42 @@ def test_a_panel_is_fetched_ahead_only_where_two_fit() -> None:
     (pack,) = schedule(make.convolution(9, 512, 512, 3), machine, threads=1).nest.packs
     assert pack.ahead
     assert 2 * 4 * 9 * 512 * pack.block < machine.levels[0].bytes
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("nest", "operand"),
+    [
+        (product(13, 20, 70, 4, 32, 16), "a"),
+        (product(49, 33, 64, 26, 32, 16), "a"),
+        (schedule(make.convolution(9, 17, 40, 3), load_machine("golden-cove-avx512")).nest, "x"),
+    ],
+)
+def test_values_are_those_without_operands_fetched(nest: Nest, operand: str, threads: int) -> None:
+    rng = np.random.default_rng(1)
+    inputs = {
+        b.name: random_array(rng, "float32", b.type.extents) for b in nest.kernel.params if b.role == "in"
+    }
+    nests = (replace(nest, fetched=fetched) for fetched in ((operand,), ()))
+    found, expected = (NativeKernel(n, native()).run(inputs, threads=threads) for n in nests)
+    np.testing.assert_array_equal(found["y"], expected["y"])
+
+
+@pytest.mark.parametrize(("rows", "each"), [(4, 1), (16, 1), (17, 2), (26, 2)])
+def test_each_step_fetches_a_line_for_one_row_in_sixteen(rows: int, each: int) -> None:
+    nest = replace(product(4 * rows, 768, 64, rows, 32, 16), fetched=("a",))
+    text = emit(nest, parse_arch("x86-64-v4")).text
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == each
+    assert parse_nest(str(nest)) == nest
+
+
+def test_operands_that_the_first_cache_does_not_hold_are_fetched_by_rule() -> None:
+    machine = load_machine("golden-cove-avx512")
+    far, near = (schedule(make.product(m, 256, 64), machine) for m in (3136, 16))
+    assert (far.nest.fetched, near.nest.fetched) == (("a",), ())
+    assert "loop-fetch-next-tile" in far.rules
+    assert "loop-fetch-next-tile" not in near.rules
+    without = schedule(
+        make.product(3136, 256, 64), machine, book=load_rules(disabled=["loop-fetch-next-tile"])
+    )
+    assert without.nest == replace(far.nest, fetched=())

@@ -22,11 +22,12 @@ MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.torchscript.onnx"
 
 
 def fixed_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Every symbolic dim at 2, or at 8 where it is a length."""
+    """Every symbolic dim at 2, or at 8 where it is a length, 9 for what is past and one token."""
+    extents = {"batch": 2, "total": 9}
     shapes = {}
     for value in onnx.load(path).graph.input:
         dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple(d.dim_value or (2 if "batch" in d.dim_param else 8) for d in dims)
+        shapes[value.name] = tuple(d.dim_value or extents.get(d.dim_param, 8) for d in dims)
     return shapes
 
 
