@@ -152,6 +152,8 @@ class Extender:
             return self._straight(state, loop)
         if loop.kind == "seq" and state.parallel > 1:
             return None
+        if loop.kind == "par" and any(done.kind == "par" and done.axis == loop.axis for done in state.loops):
+            return None  # it shares no more than one of them does, and less where the last tile is cut off
         if state.packs and self._splits(state, loop) and not self._panels_fit(state, loop):
             return None
         reducing = state.phase != JOINED and loop.axis in state.model[0].reduction

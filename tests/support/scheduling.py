@@ -130,7 +130,7 @@ def softmax(rows: Dim, columns: Dim) -> Kernel:
     return Kernel("softmax", (*params, *local), stages, 1)
 
 
-def attention(heads: int, rows: Dim, width: int) -> Kernel:
+def attention(heads: Dim, rows: Dim, width: int) -> Kernel:
     """softmax(q kᵀ) v for every head: stages that share heads and rows of q."""
     h, q, s, e = map(symbol, ("h", "q", "s", "e"))
     shared = (Axis("h", heads), Axis("q", rows))

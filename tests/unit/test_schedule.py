@@ -307,6 +307,12 @@ def test_parallel_loops_do_not_rest_on_a_symbolic_extent_alone() -> None:
     assert ("n", "par") in {(loop.axis, loop.kind) for loop in nest.stages[0]}
 
 
+def test_no_axis_is_shared_among_threads_twice() -> None:
+    """A batch of 1 in tiles of 8 would leave all but the first thread without work."""
+    nest = schedule(make.attention(N, 128, 64), load_machine("golden-cove-avx512"), threads=2).nest
+    assert [loop.axis for loop in nest.shared if loop.kind == "par"] == ["h", "q"]
+
+
 def test_symbolic_axes_are_never_unrolled_whole() -> None:
     kernels = [make.product(N, 64, 64), make.elementwise(N, N), make.softmax(N, N), make.reduction(N, N)]
     # What counts as 2 when nests are priced is as long as a tile.
