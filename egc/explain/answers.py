@@ -56,6 +56,10 @@ def _sentence(answer: Record) -> str:
     match answer["verdict"]:
         case "chosen":
             return f"It did its part: {_calls(answer['calls'])} came from it."
+        case "removed":
+            nodes = answer["nodes"]
+            more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+            return f"It did its part: because of it these are gone: {', '.join(nodes[:_SHOWN])}{more}."
         case "lost" if answer["seconds"] == 0:
             return f"It came second: {fired}, and the best of what it built costs as much as what was chosen."
         case "lost":

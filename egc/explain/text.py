@@ -68,6 +68,9 @@ def print_summary(record: Record, console: Console) -> None:
         fates[node["fate"]] = fates.get(node["fate"], 0) + 1
     words = {"kernel": "in kernels", "constant": "folded into constants", "removed": "removed"}
     console.print("  ONNX nodes: " + ", ".join(f"{n} {words[fate]}" for fate, n in fates.items()))
+    gone = [rule for node in record["onnx"] if node["fate"] == "removed" for rule in node["by"]]
+    if rules := [rule for rule in dict.fromkeys(gone) if rule in record["rules"]]:
+        console.print(f"  removed by {', '.join(rules)}")
     hosts = [short(title) for call in calls if call["kind"] == "host" for title in call["onnx"]]
     console.print(
         f"  on the host, run by numpy: {', '.join(hosts)}" if hosts else "  nothing runs on the host"

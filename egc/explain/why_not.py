@@ -4,6 +4,7 @@ The verdicts, in the order in which they are looked for:
 
     left out     the rule was disabled, or the accuracy does not admit its class
     chosen       it is part of the derivation, or allowed a fusion, or built the loop nest
+    removed      it took no part in a kernel, but made nodes of the model needless
     lost         it fired, and what it built costs more than what was chosen
     elsewhere    (of a node) it fired, but built no spelling of this node's values
     unreachable  it fired, but nothing that it built computes a value that the program needs
@@ -29,7 +30,7 @@ def why_not(record: Record, rule: str, calls: Sequence[int] | None) -> Record:
     if not names:
         return _left_out(record, rule)
     answers = [_answer(record, name, calls) for name in names]
-    order = ("chosen", "lost", "elsewhere", "unreachable", "unused", "budget", "no match")
+    order = ("chosen", "removed", "lost", "elsewhere", "unreachable", "unused", "budget", "no match")
     return min(answers, key=lambda answer: order.index(answer["verdict"]))
 
 
@@ -56,6 +57,9 @@ def _answer(record: Record, rule: str, calls: Sequence[int] | None) -> Record:
         return answer | {"verdict": "chosen", "calls": chosen, "steps": _steps(record, rule, chosen)}
     if known["stage"] != "graph":
         return answer | {"verdict": "unused"}
+    gone = [node["title"] for node in record["onnx"] if node["fate"] == "removed" and rule in node["by"]]
+    if gone and not calls:
+        return answer | {"verdict": "removed", "nodes": gone}
     if any(rule in record["calls"][i]["lost"] for i in among):
         seconds = _least(record, rule, among)
         return answer | {"verdict": "lost", "seconds": seconds, "lost": _lost(record, rule, calls)}
