@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egc.egraph.terms import Terms
-from egc.egraph.vocabulary import constructor_of
+from egc.egraph.vocabulary import NAME, constructor_of
 from egc.ir.graph import Graph, Node
 
 COMMUTATIVE = frozenset(
@@ -64,7 +64,7 @@ class _Encoder:
         self.ids: dict[str, int] = {}
 
     def id(self, name: str) -> Any:
-        return self.terms.call("Id", self.terms.literal(self.ids[name]))
+        return self.terms.call(NAME, self.terms.literal(self.ids[name]))
 
     def define(self, name: str, term: Any) -> None:
         """Name ``term`` as the value ``name`` and state its type."""

@@ -19,7 +19,7 @@ from egc.egraph.provenance import Provenance, fusions
 from egc.egraph.reading import Reader
 from egc.egraph.snapshot import ENode, Growth, Snapshot
 from egc.egraph.terms import Terms
-from egc.egraph.vocabulary import CONSTRUCTORS, constructor_of
+from egc.egraph.vocabulary import CONSTRUCTORS, NAME, constructor_of
 from egc.errors import CompileError
 from egc.ir.graph import Graph
 from egc.ir.infer import InferError, infer
@@ -135,7 +135,7 @@ class _Run:
 
     def roots(self, reader: Reader) -> dict[str, int]:
         """The e-class of every value of the graph."""
-        by_id = {reader.decode("i64", row.inputs[0]): reader.number(row.output) for row in reader.rows("Id")}
+        by_id = {reader.decode("i64", row.inputs[0]): reader.number(row.output) for row in reader.rows(NAME)}
         return {name: by_id[i] for name, i in self.encoded.ids.items()}
 
     def read(self) -> Reader:
@@ -293,7 +293,7 @@ class _Namer:
     def __init__(self, reader: Reader, classes: Mapping[int, Sequence[ENode]], terms: Terms) -> None:
         self.terms = terms
         self.ids = {
-            reader.number(row.output): reader.decode("i64", row.inputs[0]) for row in reader.rows("Id")
+            reader.number(row.output): reader.decode("i64", row.inputs[0]) for row in reader.rows(NAME)
         }
         self.chosen = _shallowest(classes, self.ids)
         self.found: dict[int, Any] = {}
@@ -307,7 +307,7 @@ class _Namer:
     def _term(self, eclass: int) -> Any | None:
         terms = self.terms
         if eclass in self.ids:
-            return terms.call("Id", terms.literal(self.ids[eclass]))
+            return terms.call(NAME, terms.literal(self.ids[eclass]))
         if eclass not in self.chosen:
             return None
         enode = self.chosen[eclass]

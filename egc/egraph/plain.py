@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from egc.egraph.snapshot import ENode
-from egc.egraph.vocabulary import CONSTRUCTORS
+from egc.egraph.vocabulary import CONSTRUCTORS, NAME
 from egc.ir.dims import Dim
 
 _LEAF_ATTRS = {"Input": ("name",), "Const": ("digest",), "Splat": ("dtype", "value")}
@@ -28,7 +28,7 @@ class PlainTerms:
 
     def call(self, name: str, *args: Any) -> Any:
         """The e-class of a term, or, for the relation ``value``, the arguments."""
-        if name == "Id":
+        if name == NAME:
             return _Named(self._roots[args[0]], args[0])
         if name == "value":
             return args

@@ -19,12 +19,12 @@ from egc.egraph.matches import Item, Match, PatternNode, Tables, make_plan, matc
 from egc.egraph.plain import PlainTerms
 from egc.egraph.reading import ATTRIBUTES, DECODED, KNOWN, Reader
 from egc.egraph.snapshot import ENode
+from egc.egraph.vocabulary import NAME
 from egc.ir.graph import Graph
 from egc.rules import RuleBook
 from egc.rules import syntax as s
 from egc.rules.provenance import columns, is_recorded, table
 
-NAME = "Id"  # names a value of the model
 _GIVEN = -1  # in place of a match: a term of the model, or a fact that type inference states
 
 

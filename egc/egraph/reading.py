@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from egc.egraph.snapshot import ENode
-from egc.egraph.vocabulary import CONSTRUCTORS, Constructor
+from egc.egraph.vocabulary import CONSTRUCTORS, NAME, Constructor
 from egc.ir.dims import Dim, parse_dim
 from egc.ir.scalar import BY_CONSTRUCTOR
 
@@ -81,7 +81,7 @@ class Reader:
     def classes(self) -> dict[int, list[ENode]]:
         """Every e-class with its e-nodes, rows that a rule subsumed left out where others remain."""
         classes: dict[int, list[ENode]] = {}
-        for row in self.rows("Id"):
+        for row in self.rows(NAME):
             classes.setdefault(self.number(row.output), [])
         for _, row, eclass, enode in self.entries:
             if not row.subsumed:

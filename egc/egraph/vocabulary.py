@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from egc.ir.ops import OPS
 
+NAME = "Id"  # names a value of the model
 SORT_OF_KIND: Mapping[str, str] = {
     "int": "i64",
     "float": "f64",

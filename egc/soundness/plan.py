@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from egc.egraph.vocabulary import CONSTRUCTORS
+from egc.egraph.vocabulary import CONSTRUCTORS, NAME
 from egc.ir.scalar import BY_CONSTRUCTOR
 from egc.ir.types import DTYPES, TensorType
 from egc.rules import syntax as s
@@ -37,7 +37,7 @@ from egc.soundness.values import Perm, Undefined, apply, same
 
 Code = tuple[Any, ...]
 
-LEAVES = ("Input", "Const", "Id")
+LEAVES = ("Input", "Const", NAME)
 
 
 class Unbound(Exception):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from egc.egraph.vocabulary import NAME
 from egc.ir.scalar import BY_CONSTRUCTOR
 from egc.rules import syntax as s
 from egc.rules.environment import Environment, Kind
@@ -27,7 +28,6 @@ TYPE_FACTS = ("shape", "dtype")
 CONSTANT, VARIES, ROW_VECTOR, VALUE = "is-const", "varies", "row-vector", "value"
 COMPUTED = {*TYPE_FACTS, CONSTANT, VARIES, ROW_VECTOR, VALUE}
 FUSION = "may-fuse"
-NAME = "Id"  # names a value of the model
 
 
 class Unsolvable(Exception):

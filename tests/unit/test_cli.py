@@ -400,7 +400,6 @@ def test_an_artifact_of_another_name(egc: Run) -> None:
 
 
 def test_results_that_differ_are_a_failure(egc: Run) -> None:
-    pytest.importorskip("onnxruntime")
     assert egc("optimize", save())[0] == 0
     assert egc("verify", "m.egc", "--model-file", "m.onnx")[0] == 0
     other = save("other.onnx", nodes=[helper.make_node("Exp", ["x"], ["y"])])

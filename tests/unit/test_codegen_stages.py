@@ -42,8 +42,6 @@ def floats(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize("tile", [1, 2])
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_softmax_in_four_stages(n: int, m: int, tile: int, symbolic: bool) -> None:
-    if n == 0 and not symbolic:
-        pytest.skip("numpy has no maximum of nothing to compare with")
     nest = softmax("N", "M", 16, tile) if symbolic else softmax(n, m, 16, tile)
     check(nest, {"x": floats(n, m)}, {"N": n, "M": m} if symbolic else {}, threads=3)
 

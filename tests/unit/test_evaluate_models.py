@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from egc.frontend.importer import Imported, import_model
@@ -51,11 +52,10 @@ def test_there_are_models() -> None:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_model(path: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime")
     imported = import_model(path)
     assert imported.hosted == ()
     feeds = feeds_for(imported)
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = session.run([port.name for port in imported.outputs], feeds)
     given = {port.value: feeds[port.name] for port in imported.inputs}
     for dtype in (None, "float64"):

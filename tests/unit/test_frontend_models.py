@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from egc.frontend.importer import import_model
@@ -29,7 +30,6 @@ def test_there_are_models() -> None:
 @pytest.mark.parametrize("extent", [2, 3])
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_a_tiny_export_agrees_with_onnxruntime(path: Path, extent: int) -> None:
-    runtime = pytest.importorskip("onnxruntime")
     imported = import_model(path)
     assert not imported.hosted
     rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_a_tiny_export_agrees_with_onnxruntime(path: Path, extent: int) -> None:
     feeds = {
         port.name: _feed(port.type.dtype, tuple(map(sized, port.type.shape)), rng) for port in imported.inputs
     }
-    expected = runtime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
+    expected = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
     results = evaluate(imported.graph, {port.value: feeds[port.name] for port in imported.inputs})
     for port, reference in zip(imported.outputs, expected, strict=True):
         np.testing.assert_allclose(results[port.value], reference, rtol=1e-4, atol=1e-5)
