@@ -8,9 +8,9 @@ are used, and their way from a far cache or memory costs no time of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from egc.codegen.indices import affine
+from egc.codegen.indices import affine, sym
 from egc.codegen.memory import Access, Memory, Position
 from egc.codegen.walk import Walk
 from egc.ir.dims import Dim, floordiv, mod, symbols_of
@@ -23,11 +23,12 @@ _LINE_BYTES = 64  # of every processor that code is generated for
 _FIRST_CACHE, _OWN_CACHE = 3, 2  # llvm.prefetch's names for the first cache and the second one
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fetch:
-    """What a tile fetches in a step of its sums: some lines of an access, each at the place in `places` that
-    the tile's axes have there, into a cache. Where `along` is (sum, axis, n), the sum's axis is contiguous,
-    and a line of n of its elements comes in n steps, for each of them at one position of `axis` further.
+    """What a tile fetches in a step of its sums: a line of an access, at each of the places that the tile's
+    axes have in `places`, into a cache. Where `along` is (sum, axis, n), the sum's axis is contiguous, and a
+    line of n of its elements comes in n steps, for each of them at one position of `axis` further. A line is
+    left out that begins at most `reach` elements after the last one.
     """
 
     memory: Memory
@@ -35,6 +36,8 @@ class Fetch:
     places: Sequence[Mapping[str, Position]]
     cache: int
     along: tuple[str, str, int] | None = None
+    reach: int = 0
+    _last: Dim | None = None
 
     def write(self, at: Mapping[str, Position]) -> None:
         """The prefetches of one step, the axes of the sums being at `at`."""
@@ -45,6 +48,10 @@ class Fetch:
                 contiguous, axis, count = self.along
                 place = {**place, axis: Position(place[axis].dim + mod(at[contiguous].dim, count))}
             flat = self.memory.settle(self.access.flat, {**place, **at})
+            further = flat - self._last if self._last is not None else None
+            if isinstance(further, int) and 0 <= further <= self.reach:
+                continue
+            self._last = flat
             pointer = self.memory.address(self.access, flat)
             b.line(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 {self.cache}, i32 1)")
 
@@ -58,26 +65,64 @@ def fetches(stage: Stage, tile: Sequence[Loop], walk_: Walk) -> Iterator[Fetch]:
     for load in dict.fromkeys(node for node in walk(stage.value) if isinstance(node, Load)):
         pack = memory.packs.get(load.buffer)
         if pack is not None and pack.ahead:
-            yield _panel(stage, load, lanes_axis, walk_)
+            yield from _panel(stage, load, lanes_axis, walk_)
         elif load.buffer in memory.fetched:
             yield from _next_tile(stage, load, tile, lanes_axis, walk_)
 
 
-def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Fetch:
-    """A share of the next panel of a constant."""
+def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Iterator[Fetch]:
+    """A share of the next panel of a constant.
+
+    The tiles that use one panel fetch one part of the next one each, and line after line of it: so the
+    processor sees an ascending stream, and fetches ahead of that by itself. Two lines a step from far
+    apart, or lines that another tile has fetched already, come at half the speed (Golden Cove: its first
+    cache waits for at most 16 lines at a time, its second for 48).
+    """
     memory = walk_.memory
+    access = memory.access(load.buffer, load.index)
     block = memory.packs[load.buffer].block
-    lines = -(-block * itemsize(load.dtype) // _LINE_BYTES)
-    share, each = _share(lanes_axis, walk_, lines)
-    elements = _LINE_BYTES // itemsize(load.dtype)
-    here = {axis.name: walk_.position(axis.name) for axis in stage.axes}
+    sums = {axis.name: axis.extent for axis in stage.reduce}
+    strides = affine(access.flat, frozenset(sums))
+    if access.indirect or strides is None:
+        return
+    tiles, number = _tiles(access, walk_)
+    each = -(-block // tiles)  # elements in each step, of which a row of the panel is one
+    shares = -(-block // each)
+    first: Dim = 0
+    if shares > 1:
+        steps: Dim = 1
+        for axis in sums.keys() & strides.keys():
+            steps = steps * sums[axis]
+        share = memory.b.binary("urem", memory.value(number), memory.b.i64(shares))
+        first = memory.bind("share", share, shares) * steps * each
+    flat = strides.pop("", 0) + first
+    for axis, stride in strides.items():
+        flat = flat + sym(axis) * floordiv(stride * each, block)
     # The last panel has none after it: a prefetch of what is no memory does nothing.
-    firsts = [here[lanes_axis] + block + (share * each + i) * elements for i in range(each)]
-    places = [
-        {axis: Position(first if axis == lanes_axis else start) for axis, start in here.items()}
-        for first in firsts
-    ]
-    return Fetch(memory, memory.access(load.buffer, load.index), places, _OWN_CACHE)
+    place = {axis.name: Position(walk_.position(axis.name)) for axis in stage.axes}
+    place[lanes_axis] = Position(place[lanes_axis].dim + block)
+    line = _LINE_BYTES // itemsize(load.dtype)
+    for offset in range(0, each, line):
+        part = replace(access, flat=flat + offset)
+        yield Fetch(memory, part, [place], _OWN_CACHE, reach=max(0, line - each))
+
+
+def _tiles(panels: Access, walk_: Walk) -> tuple[int, Dim]:
+    """How many tiles use one panel one after another, and the number of this tile among them, or one that
+    leaves the same remainder."""
+    tiles = 1
+    number: Dim = 0
+    moving = symbols_of(panels.flat)
+    seen: set[str] = set()
+    for loop in reversed(walk_.loops):
+        state = walk_.axes[loop.axis]
+        if loop.axis in moving or not isinstance(state.extent, int):
+            break
+        if loop.axis not in seen:
+            number = number + floordiv(state.start, loop.step) * tiles
+            tiles *= -(-state.extent // loop.step)
+            seen.add(loop.axis)
+    return tiles, walk_.memory.settle(number, {})
 
 
 def _next_tile(
@@ -112,22 +157,3 @@ def _next_tile(
         for i in range(count)
     ]
     yield Fetch(memory, access, places, _FIRST_CACHE, (sums[0], axis, elements))
-
-
-def _share(lanes_axis: str, walk_: Walk, lines: int) -> tuple[Dim, int]:
-    """Which share of the lines of a row this tile fetches, and how many lines a share has: the tiles that use
-    one panel share the next one; where they are more than the lines, some fetch the same again.
-    """
-    loop = walk_.loops[-1] if walk_.loops else None
-    if loop is None or loop.axis == lanes_axis:
-        return 0, lines
-    state = walk_.axes[loop.axis]
-    tiles = -(-state.extent // loop.step) if isinstance(state.extent, int) else 1
-    each = -(-lines // max(tiles, 1))
-    shares = -(-lines // each)
-    if shares < 2:
-        return 0, lines
-    memory = walk_.memory
-    number = memory.value(memory.settle(floordiv(state.start, loop.step), {}))
-    share = memory.b.binary("urem", number, memory.b.i64(shares))
-    return memory.bind("share", share, shares), each

@@ -69,12 +69,13 @@ def test_the_tiles_of_a_panel_share_the_lines_of_the_next(tiles: int, each: int)
     assert len(re.findall(r"call void @llvm\.prefetch", text)) == each
 
 
-def test_every_step_of_an_unrolled_sum_fetches() -> None:
-    nest = ahead(product(24, 768, 128, 6, 64, 16))
+@pytest.mark.parametrize(("rows", "each"), [(24, 2), (48, 1)])
+def test_steps_within_one_line_fetch_it_once(rows: int, each: int) -> None:
+    nest = ahead(product(rows, 768, 128, 6, 64, 16))
     loops = [loop for loop in nest.stages[0] if loop.axis != "r"]
     nest = replace(nest, stages=((*loops[:2], Loop("r", 2, "seq"), Loop("r", 1, "unroll"), *loops[2:]),))
     text = emit(nest, parse_arch("x86-64-v4")).text
-    assert len(re.findall(r"call void @llvm\.prefetch", text)) == 2
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == each
 
 
 def test_the_text_form_says_so() -> None:
@@ -122,8 +123,11 @@ def test_each_step_fetches_a_line_for_one_row_in_sixteen(rows: int, each: int) -
 
 def test_operands_that_the_first_cache_does_not_hold_are_fetched_by_rule() -> None:
     machine = load_machine("golden-cove-avx512")
-    far, near = (schedule(make.product(m, 256, 64), machine) for m in (3136, 16))
+    far, near, long = (
+        schedule(make.product(*mk, 64), machine) for mk in ((3136, 256), (16, 256), (196, 2048))
+    )
     assert (far.nest.fetched, near.nest.fetched) == (("a",), ())
+    assert long.nest.fetched == (), "half of the first cache does not hold what a tile reads"
     assert "loop-fetch-next-tile" in far.rules
     assert "loop-fetch-next-tile" not in near.rules
     without = schedule(
