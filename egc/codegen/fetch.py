@@ -2,7 +2,8 @@
 
 Each tile that uses a panel of a constant fetches a share of the next one, and of an operand each tile fetches
 what the next tile reads of it: a few cache lines in each step of the sums, so that they have come before they
-are used, and their way from a far cache or memory costs no time of its own.
+are used, and their way from a far cache or memory costs no time of its own. What is read when the sums are
+complete is asked for before they begin.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from egc.codegen.indices import affine, sym
-from egc.codegen.memory import Access, Memory, Position
+from egc.codegen.memory import LANE, Access, Memory, Position
 from egc.codegen.walk import Walk
 from egc.ir.dims import Dim, floordiv, mod, symbols_of
-from egc.ir.expr import Load, walk
+from egc.ir.expr import Expr, Load, walk
 from egc.ir.kernel import Stage
 from egc.ir.nest import Loop
 from egc.ir.types import itemsize
@@ -68,6 +69,20 @@ def fetches(stage: Stage, tile: Sequence[Loop], walk_: Walk) -> Iterator[Fetch]:
             yield from _panel(stage, load, lanes_axis, walk_)
         elif load.buffer in memory.fetched:
             yield from _next_tile(stage, load, tile, lanes_axis, walk_)
+
+
+def fetch_results(result: Expr, points: Sequence[Mapping[str, Position]], memory: Memory) -> None:
+    """Ask for what `result`, which the complete sums go into, reads at the points of a tile."""
+    for load in dict.fromkeys(node for node in walk(result) if isinstance(node, Load)):
+        access = memory.access(load.buffer, load.index)
+        if load.buffer not in memory.fetched or access.indirect:
+            continue
+        whole = {LANE: Position(0)}
+        firsts = [
+            {axis: Position(memory.settle(position.dim, whole)) for axis, position in point.items()}
+            for point in points
+        ]
+        Fetch(memory, access, firsts, _FIRST_CACHE).write({})
 
 
 def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Iterator[Fetch]:

@@ -14,7 +14,7 @@ from itertools import product
 
 from egc.codegen.builder import Value
 from egc.codegen.evaluate import Evaluator, Point
-from egc.codegen.fetch import fetches
+from egc.codegen.fetch import fetch_results, fetches
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
 from egc.codegen.reduction import Reduction
@@ -164,6 +164,7 @@ class StageWriter:
             for point in points:
                 self._finish(Point(point))
             return
+        fetch_results(self.result, points, self.memory)
         ahead = list(fetches(self.stage, self.tile, self.walk))
         reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator, ahead)
         for point, acc in zip(points, reduction.write(points), strict=True):

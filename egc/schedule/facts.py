@@ -56,7 +56,6 @@ class FactWriter:
                 self.add("parallel", name[axis])
             if axis in shared:
                 self.add("shared", name[axis])
-        self.streams(body, model)
         if model.ordered:
             return
         combine = self.kernel.stages[position].combine
@@ -65,6 +64,7 @@ class FactWriter:
                 self.add("associative", name[axis])
         lanes = self.machine.lanes(model.itemsize)
         vector = [axis for axis in vector_axes(model) if whole or axis not in shared]
+        self.streams(body, model, vector)
         self.add("partial-results", self.machine.core.registers * lanes)
         reused = [
             a for a in model.parallel if a not in vector and any(not x.depends(a) for x in model.accesses)
@@ -86,9 +86,10 @@ class FactWriter:
                     if 1 < size < model.extents[axis]:
                         self.add("stage-tile", axis, size)
 
-    def streams(self, body: str, model: StageModel) -> None:
-        """Which operands, multiplied by a constant, the first cache does not hold, so that they come
-        from further away while used: line by line along a sum, for several positions of another axis.
+    def streams(self, body: str, model: StageModel, vectors: Sequence[str]) -> None:
+        """Which operands of a sum of products with a constant the first cache does not hold, so that they
+        come from further away while used: line by line along a sum, for several positions of another axis;
+        or, where the sums are complete, along the lanes.
 
         What a tile reads has to stay in half of the first cache until the next tile uses it; taken for it
         is a quarter as many positions as there are vector registers. Longer sums drive it out again: a
@@ -97,6 +98,11 @@ class FactWriter:
         reading = [access for access in model.accesses if access.reduced]
         if not any(access.constant for access in reading):
             return
+        for access in model.accesses:
+            late = not (access.reduced or access.store or access.constant)
+            late = late and all(other.buffer != access.buffer for other in reading)
+            if late and access.total > self.machine.l1_bytes and any(map(access.is_unit, vectors)):
+                self.add("completes", body, access.buffer)
         for access in reading:
             line = self.machine.line_bytes // access.size
             strides = access.stride

@@ -4,6 +4,8 @@ know.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from egc.ir.dims import Dim, symbol
 from egc.ir.expr import Acc, Const, Expr, Load, call
 from egc.ir.kernel import Axis, Buffer, Kernel, Stage
@@ -30,6 +32,16 @@ def product(m: Dim, k: Dim, n: Dim, constant: bool = True, dtype: str = F32) -> 
         buffer("y", "out", m, n, dtype=dtype),
     )
     return Kernel("product", buffers, (stage,))
+
+
+def residual(m: Dim, k: Dim, n: Dim) -> Kernel:
+    """y[m, n] = a[m, k] · b[k, n] + x[m, n]."""
+    plain = product(m, k, n)
+    a, b, _, y = plain.params
+    stage = plain.stages[0]
+    index = tuple(symbol(axis.name) for axis in stage.axes)
+    result = call("add", Acc(F32), Load("x", index, F32))
+    return Kernel("residual", (a, b, buffer("x", "in", m, n), y), (replace(stage, result=result),))
 
 
 def convolution(size: int, inner: int, outer: int, window: int, stride: int = 1) -> Kernel:

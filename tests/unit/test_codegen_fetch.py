@@ -134,3 +134,19 @@ def test_operands_that_the_first_cache_does_not_hold_are_fetched_by_rule() -> No
         make.product(3136, 256, 64), machine, book=load_rules(disabled=["loop-fetch-next-tile"])
     )
     assert without.nest == replace(far.nest, fetched=())
+
+
+def test_what_completes_the_sums_is_fetched_before_them() -> None:
+    machine = load_machine("golden-cove-avx512")
+    far, near = (schedule(make.residual(m, 256, 64), machine) for m in (784, 16))
+    assert ("x" in far.nest.fetched, "x" in near.nest.fetched) == (True, False)
+    assert "loop-fetch-residual" in far.rules
+    same(far.nest, replace(far.nest, fetched=()), threads=2)
+
+
+def test_each_line_that_completes_the_sums_is_fetched_once() -> None:
+    kernel = make.residual(12, 20, 64)
+    loops = product(12, 20, 64, 6, 32, 16).stages[0]
+    renamed = [replace(loop, axis={"i": "m", "j": "n", "r": "k"}[loop.axis]) for loop in loops]
+    text = emit(Nest(kernel, (tuple(renamed),), fetched=("x",)), parse_arch("x86-64-v4")).text
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == 6 * 2
