@@ -72,8 +72,12 @@ def legal_fusions(graph: Graph, book: RuleBook, budget: Budget | None = None) ->
     and by which rule of the ruleset ``fuse``.
 
     This runs in an e-graph of its own, in which every e-class has the one e-node that extraction chose, so
-    that a rule speaks of what is computed and not of what could have been.
+    that a rule speaks of what is computed and not of what could have been. A graph in which no node reads
+    another one needs none: it is 0.02 s to tell egglog the rules.
     """
+    computed = {name for node in graph.nodes for name in node.outputs}
+    if not any(name in computed for node in graph.nodes for name in node.inputs):
+        return {}
     reader, name_of = fusion_facts(graph, book, budget)
     return {
         (name_of[producer], name_of[consumer]): rule

@@ -153,6 +153,19 @@ def test_fusions_name_the_rule_that_allows_them() -> None:
     assert (conv.output, reader.output) not in without
 
 
+def test_nodes_that_do_not_read_one_another_need_no_e_graph_to_stay_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told() -> None:
+        raise AssertionError("egglog was told the rules")
+
+    b = GraphBuilder("apart")
+    x = b.input("x", TensorType("float32", (8, 4)))
+    graph = b.finish([b.add("map", (x,), fn=fn) for fn in ("exp", "tanh")])
+    monkeypatch.setattr("egc.egraph.engine.egglog_bindings", told)
+    assert legal_fusions(graph, load_rules()) == {}
+
+
 def test_symbolic_dims_survive() -> None:
     b = GraphBuilder("symbolic")
     rng = np.random.default_rng(3)
