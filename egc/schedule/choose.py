@@ -193,14 +193,24 @@ class Chooser:
 
     def cost(self, state: State) -> Cost:
         """The predicted cost of a finished nest, with data at home in the nearest memory that holds all of
-        it.
+        it; but constants, of which a model has more than a core's own caches hold, beyond these.
         """
         threads = self.threads if state.parallel > 1 else 1
         # A symbolic extent may be 1 at run time, as batches often are: count the known iterations for half.
         share = (busiest(state.parallel, threads) + busiest(state.surely, threads)) / 2
-        fits = state.bundle.shape(self.graph.root).fits
+        shape = state.bundle.shape(self.graph.root)
+        cold = tuple(
+            touched if access.constant else 0.0
+            for access, touched in zip(state.bundle.accesses, shape.bytes, strict=True)
+        )
+        own = (
+            len(self.machine.levels) - 1
+        )  # boundaries that a constant crosses on its way from the last cache
+        home = [cold] * own + [tuple(0.0 for _ in cold)]
         warm = state.copy()
-        warm.traffic = tuple((0.0,) if fits[level] else moved for level, moved in enumerate(state.traffic))
+        warm.traffic = tuple(
+            home[level] if shape.fits[level] else moved for level, moved in enumerate(state.traffic)
+        )
         terms = self.terms(warm, threads, share)
         launch = self.machine.launch + (self.machine.fork if state.parallel > 1 else 0.0)
         named = dict(zip((level.name for level in self.machine.levels), terms[2:], strict=True))

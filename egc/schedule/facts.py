@@ -150,12 +150,16 @@ class FactWriter:
                     self.far(model, access, along[0], width)
 
     def far(self, model: StageModel, access: Access, dim: int, width: int) -> None:
-        """Whether to think of fetching panels ahead: the core's own caches do not hold the constant beside
-        all else, but two panels of it beside as much again.
+        """Whether to think of fetching panels ahead: the first cache does not hold the constant, and the
+        core's own ones hold two panels of it beside as much again.
         """
         own = self.machine.levels[0].bytes
         panel = access.total / access.dims[dim].extent * width
-        if model.static.issuperset(model.parallel) and 3 * panel <= own < 2 * access.total:
+        if (
+            model.static.issuperset(model.parallel)
+            and 3 * panel <= own
+            and access.total > self.machine.l1_bytes
+        ):
             self.add("far", access.buffer, width)
 
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:

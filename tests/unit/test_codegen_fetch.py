@@ -84,13 +84,16 @@ def test_the_text_form_says_so() -> None:
     assert parse_nest(str(nest)) == nest
 
 
-def test_what_the_cores_own_caches_do_not_hold_is_fetched_ahead() -> None:
+def test_constants_that_the_first_cache_does_not_hold_are_fetched_ahead() -> None:
     machine = load_machine("golden-cove-avx512")
-    far, near = (schedule(make.product(128, 768, n), machine, threads=2) for n in (3072, 128))
-    assert far.nest.packs[0].ahead
-    assert "loop-fetch-ahead" in far.rules
-    assert not any(pack.ahead for pack in near.nest.packs)
-    assert "loop-fetch-ahead" not in near.rules
+    large, some, small = (
+        schedule(make.product(128, k, n), machine, threads=2) for k, n in ((768, 3072), (768, 128), (64, 128))
+    )
+    for scheduled in (large, some):
+        assert scheduled.nest.packs[0].ahead
+        assert "loop-fetch-ahead" in scheduled.rules
+    assert not any(pack.ahead for pack in small.nest.packs)
+    assert "loop-fetch-ahead" not in small.rules
 
 
 def test_a_panel_is_fetched_ahead_only_where_two_fit() -> None:
