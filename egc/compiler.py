@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from egc.codegen.link import link
 from egc.codegen.program import CompiledKernel, Program, assemble
@@ -42,8 +44,7 @@ if TYPE_CHECKING:
 _SATURATION_SHARE, _EXTRACTION_SHARE = 0.3, 0.1
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """A compiled model and the value of every stage on the way; ``seconds`` by stage, in order."""
 
     imported: Imported

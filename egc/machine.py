@@ -10,18 +10,18 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from egc.errors import BadInput, UsageError
 from egc.resources import cost_model, data_folder
 from egc.runtime.cpu import machine_features
 
 
-@dataclass(frozen=True, slots=True)
-class Operators:
+class Operators(Struct, frozen=True):
     """What graph operators reach. The contractions: parts of the peak, of which a convolution that tests its
     taps against the border reaches the part `guarded`; a window that leaves the tensor along the vector axis
     works `guarded_lanes` times as long; `softmax` is vector instructions an element.
@@ -36,8 +36,7 @@ class Operators:
     softmax: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """The machine as extraction sees it: peak in flop/s, scalar functions in instructions/s, bytes/s,
     seconds a launch, and what operators reach of them.
     """
@@ -50,8 +49,7 @@ class Rates:
     operators: Operators
 
 
-@dataclass(frozen=True, slots=True)
-class Core:
+class Core(Struct, frozen=True):
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
     dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
     that is not unrolled, of which the part `loop_hidden` runs beside multiply-adds that leave it ports;
@@ -78,8 +76,7 @@ class Core:
     remainder: float
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """A cache, or memory: `bytes` that one core may use of it; bytes a second into one core, and into all
     of them.
     """
@@ -90,8 +87,7 @@ class Level:
     shared_bandwidth: float
 
 
-@dataclass(frozen=True, slots=True)
-class Tiles:
+class Tiles(Struct, frozen=True):
     """Candidates for the loop e-graph: copies of a parallel axis, copies of a second one outside it,
     vectors side by side, copies of a reduction axis, block sizes in tiles, sizes of the tile that the
     stages of a fused kernel share; and how much straight-line code one tile may be (instructions).
@@ -106,8 +102,7 @@ class Tiles:
     instructions: int
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(Struct, frozen=True, dict=True):
     """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest
     first, the last one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache.
     `overlap` is the part of the shorter costs that hides behind the longest one; `exposed` the part of
@@ -275,9 +270,9 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
     )
 
 
-def filled(kind: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass from a table that has exactly its fields."""
-    known = {field.name for field in fields(kind)}
+def filled(kind: type[Struct], values: Mapping[str, Any]) -> Any:
+    """A Struct from a table that has exactly its fields."""
+    known = set(kind.__struct_fields__)
     if unknown := sorted(values.keys() - known):
         raise ValueError(f"unknown entries {', '.join(unknown)}")
     if missing := sorted(known - values.keys()):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
+
 from egc.errors import UsageError
 
 
-@dataclass(frozen=True)
-class RuleChoice:
+class RuleChoice(Struct, frozen=True):
     """Which rules may fire, as the user said it: short enough to go along with every kernel."""
 
     accuracy: str = "default"
@@ -20,8 +21,7 @@ class RuleChoice:
     extra: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """What a user may choose; the command line has an option for each. ``time_budget`` is in seconds."""
 
     target: str = "cpu"
@@ -43,7 +43,7 @@ class Options:
             if not isinstance(value, (int, float)) or not value >= 0:  # as NaN is not
                 raise UsageError(f"{name} is {value!r}", why="it must be a number of seconds from 0")
         shapes = {name: _checked_shape(name, shape) for name, shape in self.shapes.items()}
-        object.__setattr__(self, "shapes", shapes)
+        force_setattr(self, "shapes", shapes)
 
     @property
     def rule_choice(self) -> RuleChoice:

@@ -11,12 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from egc.bench.inputs import InputSpec
 from egc.errors import EgcError
@@ -31,8 +31,7 @@ class RuntimeFailed(EgcError):
     """A runtime could not load or run the model, died, or did not answer."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """How thoroughly to measure: rounds, a runtime's seconds in each, and its fewest inferences in each."""
 
     rounds: int = 15
@@ -43,8 +42,7 @@ class Plan:
 QUICK = Plan(rounds=4, seconds=0.15, least=2)
 
 
-@dataclass
-class Timing:
+class Timing(Struct):
     """What was measured of one runtime on one model; times in seconds, memory in bytes.
 
     `error` is ‖out − reference‖ ÷ ‖reference‖, the worst over outputs and inputs; None for the reference

@@ -7,11 +7,12 @@ too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from egc.errors import BadInput, UsageError
 
@@ -24,8 +25,7 @@ _TRANSPARENT = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class InputSpec(Struct, frozen=True):
     """How to draw one input: integers come from [low, high), floats from the standard normal distribution."""
 
     name: str

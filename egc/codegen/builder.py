@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 Lines: TypeAlias = "list[str | Lines]"
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """An operand: its text, element type, number of lanes (1: a scalar) and the depth of the region it
     lies in.
     """
@@ -41,8 +41,7 @@ class Value:
         return f"{self.type} {self.ref}"
 
 
-@dataclass(slots=True)
-class Region:
+class Region(Struct):
     """A piece of code. `before` is a place in the enclosing region that runs whenever this region runs (a
     loop at least once); `branch` marks one arm of a branch, out of which loads must not move.
     """

@@ -6,9 +6,10 @@ so only the code generator runs. A 6×64 matrix product takes it 8 ms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from egc.codegen.emit import emit
 from egc.codegen.target import Target
@@ -17,8 +18,7 @@ from egc.ir.dims import Dim
 from egc.ir.nest import Nest
 
 
-@dataclass(frozen=True)
-class CompiledKernel:
+class CompiledKernel(Struct, frozen=True):
     """The object file of a kernel, which defines the function `name`; `scratch_bytes` is what each thread
     needs.
     """

@@ -7,7 +7,8 @@ what LLVM writes into an object is read; anything else is an error, never skippe
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.errors import CompileError
 
@@ -31,8 +32,7 @@ class LinkError(CompileError):
         super().__init__("cannot link the generated code", where=where, why=why, hint=hint)
 
 
-@dataclass(frozen=True)
-class Relocation:
+class Relocation(Struct, frozen=True):
     """Patch the bytes at `offset` of its section with a value made of symbol number `symbol` and `addend`."""
 
     offset: int
@@ -41,8 +41,7 @@ class Relocation:
     addend: int
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(Struct, frozen=True):
     """A section that is part of the program: its bytes, its alignment in bytes, its relocations."""
 
     name: str
@@ -52,8 +51,7 @@ class Section:
     relocations: tuple[Relocation, ...]
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(Struct, frozen=True):
     """A symbol; `section` is a key of `ElfObject.sections`, or None where the symbol is defined elsewhere."""
 
     name: str
@@ -63,8 +61,7 @@ class Symbol:
     is_weak: bool
 
 
-@dataclass(frozen=True)
-class ElfObject:
+class ElfObject(Struct, frozen=True):
     """One object; `machine` is `x86_64` or `aarch64`; sections are keyed by their index in the file."""
 
     machine: str
@@ -72,8 +69,7 @@ class ElfObject:
     symbols: tuple[Symbol, ...]
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(Struct, frozen=True):
     name: str
     type: int
     flags: int

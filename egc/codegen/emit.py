@@ -9,7 +9,8 @@ thread calls it and does its share of the `par` loops.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.codegen.builder import Builder, Value
 from egc.codegen.evaluate import Evaluator
@@ -24,8 +25,7 @@ from egc.ir.kernel import Kernel
 from egc.ir.nest import Nest, check_nest
 
 
-@dataclass(frozen=True)
-class Emitted:
+class Emitted(Struct, frozen=True):
     """A kernel as LLVM IR. `scratch_bytes` is what each thread needs, a dim over the kernel's symbols."""
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.codegen.builder import Value
 from egc.codegen.memory import Access, Memory, Position
@@ -14,8 +15,7 @@ from egc.ir.expr import Acc, Call, Cast, Const, Expr, Index, IndexExpr, Load, ch
 from egc.ir.simplify import is_inside
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
+class Point(Struct, frozen=True, eq=False):
     """The position of every axis, and the finished reduction where there is one."""
 
     axes: Mapping[str, Position]

@@ -9,7 +9,9 @@ complete is asked for before they begin.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.codegen.indices import affine, sym
 from egc.codegen.memory import LANE, Access, Memory, Position
@@ -24,8 +26,7 @@ _LINE_BYTES = 64  # of every processor that code is generated for
 _FIRST_CACHE, _OWN_CACHE = 3, 2  # llvm.prefetch's names for the first cache and the second one
 
 
-@dataclass
-class Fetch:
+class Fetch(Struct):
     """What a tile fetches in a step of its sums: a line of an access, at each of the places that the tile's
     axes have in `places`, into a cache. Where `along` is (sum, axis, n), the sum's axis is contiguous, and a
     line of n of its elements comes in n steps, for each of them at one position of `axis` further. A line is

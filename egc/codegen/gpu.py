@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import perf_counter
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.codegen.compile import assembly
 from egc.codegen.jobs import loop_rules
@@ -48,8 +50,7 @@ def parse_gpu_arch(text: str) -> Target:
     )
 
 
-@dataclass(frozen=True)
-class BuiltDevice:
+class BuiltDevice(Struct, frozen=True):
     """A kernel as mapped and compiled: `ptx` is a module that defines the entry `symbol`, launched as
     `launch` says."""
 

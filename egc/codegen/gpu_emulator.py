@@ -8,7 +8,7 @@ memory is a buffer of one CPU thread.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from egc.codegen.compile import compile_nest
 from egc.codegen.jobs import build_runtime

@@ -5,9 +5,10 @@ egc.codegen.workshop has the processes; this module is imported where the work i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
+
+from msgspec import Struct
 
 from egc.cache import folder, key_of, recall, remember
 from egc.codegen.compile import compile_module, llvm_version
@@ -27,8 +28,7 @@ from egc.schedule.cells import shipped_loop_rules
 LOOPS = "loops"  # the ruleset of the loop e-graph
 
 
-@dataclass(frozen=True)
-class BuiltKernel:
+class BuiltKernel(Struct, frozen=True):
     """A kernel as scheduled and compiled: `object` is an ELF object that defines the function `symbol`."""
 
     scheduled: Scheduled
@@ -43,8 +43,7 @@ class BuiltKernel:
         return self.scheduled.nest
 
 
-@dataclass(frozen=True)
-class RuntimeObjects:
+class RuntimeObjects(Struct, frozen=True):
     """The native run-time: objects of every program, and a library linked where something needs it."""
 
     always: tuple[bytes, ...]

@@ -7,7 +7,8 @@ names it. Code comes first, then read-only data, in the order of the objects: eq
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.codegen.elf import ElfObject, LinkError, Section, Symbol, read_object
 from egc.codegen.relocate import relocate
@@ -16,8 +17,7 @@ from egc.codegen.relocate import relocate
 _MIN_ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
-class LinkedCode:
+class LinkedCode(Struct, frozen=True):
     """A blob to be placed on a page boundary; `symbols`: the offset of each global symbol, sorted by name."""
 
     machine: str
@@ -25,8 +25,7 @@ class LinkedCode:
     symbols: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Placed:
+class _Placed(Struct, frozen=True):
     """A section and where it lies: `owner` is the number of its object, `index` its section number there."""
 
     owner: int

@@ -8,7 +8,8 @@ anything else a gather.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from egc.codegen.builder import Builder, Lines, Value, mangle
 from egc.codegen.indices import affine, from_terms, sym, terms
@@ -27,8 +28,7 @@ _LANE_SET = frozenset([LANE])
 _FILL_BYTES = 32 << 10  # the most stack that stands in for elements outside a guard
 
 
-@dataclass(frozen=True, eq=False)
-class Position:
+class Position(Struct, frozen=True, eq=False):
     """Where an axis stands: a polynomial over counters (over LANE too, where it has lanes). `mask` says
     which lanes are inside the extent, `valid` whether a scalar position is (None: all are).
     """
@@ -39,8 +39,7 @@ class Position:
     valid: Value | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Access:
+class Access(Struct, frozen=True, eq=False):
     """A place in a buffer: its row-major element number over axes, with a symbol for each indirect index."""
 
     buffer: str
@@ -50,8 +49,7 @@ class Access:
     padded_axes: frozenset[str] = frozenset()  # axes along which reading past the extent is harmless
 
 
-@dataclass
-class Memory:
+class Memory(Struct):
     """The buffers of a kernel while its code is written. `values` binds symbols; `ranges` has the extents of
     counters, as egc.ir.simplify wants them."""
 

@@ -11,9 +11,10 @@ block's shared memory, with a barrier between the stages that write and read it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 from math import gcd
+
+from msgspec import Struct
 
 from egc.codegen.builder import Builder, Value
 from egc.codegen.evaluate import Evaluator
@@ -39,8 +40,7 @@ _VECTOR_BYTES = 16  # the widest load of a thread (PTX ISA, ld)
 _WIDEST = 16  # bytes of shared memory a thread: partial results of two types
 
 
-@dataclass(frozen=True)
-class DeviceKernel:
+class DeviceKernel(Struct, frozen=True):
     """A device function as LLVM IR: `declarations` once a module, `text` its definition. It is launched with
     `blocks` blocks (a dim over the kernel's symbols) of `threads` threads; a block uses `shared_bytes` of
     shared memory and `scratch_bytes` (a dim) of the scratch memory."""

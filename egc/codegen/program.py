@@ -5,9 +5,10 @@ steps and the manifest that the runtime reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.codegen.link import LinkedCode
 from egc.codegen.target import Target
@@ -26,8 +27,7 @@ from egc.runtime.host import encode_attrs
 from egc.runtime.memory import live_ranges, plan_arena
 
 
-@dataclass(frozen=True)
-class CompiledKernel:
+class CompiledKernel(Struct, frozen=True):
     """One distinct kernel's nest, the symbol of its function,
     and the scratch bytes that each thread needs.
     """
@@ -37,8 +37,7 @@ class CompiledKernel:
     scratch_bytes: Dim
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Struct, frozen=True):
     """What an artifact holds: manifest, code, and the constants in the order of their offsets."""
 
     manifest: m.Manifest

@@ -9,16 +9,16 @@ makes progress, and an idle session costs nothing.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from string import Template
+
+from msgspec import Struct
 
 from egc.codegen.elf import LinkError
 from egc.codegen.memory_ir import CHECKSUM_IR, MEMORY_IR
 from egc.runtime import abi
 
 
-@dataclass(frozen=True)
-class _Machine:
+class _Machine(Struct, frozen=True):
     """What differs per architecture: a pause while spinning, a system call and its numbers.
 
     `system_call` is machine code for `i64(number, a, b, c, d)`. It stands as bytes among the read-only

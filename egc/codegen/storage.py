@@ -5,7 +5,8 @@ thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.codegen.indices import sym
 from egc.ir.dims import Dim, ceildiv, evaluate, product
@@ -18,8 +19,7 @@ _STACK_BYTES = 32 << 10  # the most that one buffer may take of the stack: a fra
 _ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(Struct, frozen=True):
     """The memory of a local buffer: its extents there; per dim the shared axis whose tile it holds, or None
     for the whole dim; and its place, in bytes from the thread's scratch (None: on the stack).
     """

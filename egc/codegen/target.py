@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from egc.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """A processor. `vector_bits` is the widest vector register's size, `registers` how many there are."""
 
     arch: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.codegen.builder import Value
 from egc.codegen.memory import Memory
@@ -13,8 +14,7 @@ from egc.ir.kernel import Axis
 from egc.ir.nest import Loop
 
 
-@dataclass(frozen=True)
-class AxisState:
+class AxisState(Struct, frozen=True):
     """Where an axis stands inside some loops: it begins at `start`, and the loops inside are to cover
     `span` positions, cut off at `extent` unless `exact`.
     """

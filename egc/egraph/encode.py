@@ -8,8 +8,9 @@ a constant operand of a commutative function comes second, so that rules need on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from egc.egraph.terms import Terms
 from egc.egraph.vocabulary import NAME, constructor_of
@@ -36,8 +37,7 @@ _EXACT = (
 _EXACT_LIMIT = 2**53
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(Struct, frozen=True):
     """The commands that build a graph's e-graph, and the ``Id`` of every value."""
 
     commands: tuple[Any, ...]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from msgspec import Struct
 
 from egc.egraph.encode import encode
 from egc.egraph.provenance import Provenance, fusions
@@ -40,8 +41,7 @@ _UNSPELLED = ("const", "input", "output", "host", "topk")  # their e-classes hav
 _STATED = ("shape", "dtype")  # the facts that type inference states between phases
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """Limits of saturation: seconds of this thread in all, rows of all tables, rounds a phase.
 
     Time that others have the processor for does not count: a busy machine compiles to the same program.

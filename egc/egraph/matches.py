@@ -4,9 +4,10 @@ which it built."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from egc.rules import Rule, RuleBook
 from egc.rules import syntax as s
@@ -59,8 +60,7 @@ class Tables:
         return Emitter()
 
 
-@dataclass(frozen=True, slots=True)
-class PatternNode:
+class PatternNode(Struct, frozen=True):
     """One term of a rule. ``refs`` are its arguments: position i of the match's values (literals behind the
     variables), or ~j for node j of the plan; None where a primitive's value is not recorded."""
 
@@ -69,8 +69,7 @@ class PatternNode:
     kind: str  # "term", "fact", or "" for attributes and functions, which are not accounted for
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """A rule's terms in evaluation order. ``matched`` and ``built`` are the outermost nodes of its sides."""
 
     rule: Rule
@@ -81,8 +80,7 @@ class Plan:
     left: int  # how many of the nodes belong to the premises
 
 
-@dataclass(slots=True)
-class Match:
+class Match(Struct):
     """One firing of a rule: the raw values of its plan's literals and variables, and the rows of its
     nodes."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from msgspec import Struct
 
 from egc.egraph.encode import encode
 from egc.egraph.matches import Item, Match, PatternNode, Tables, make_plan, matches_of
@@ -28,8 +29,7 @@ from egc.rules.provenance import columns, is_recorded, table
 _GIVEN = -1  # in place of a match: a term of the model, or a fact that type inference states
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """A term as a rule spells it: ``args`` has for each operand of ``enode`` the term that the rule names
     there, None for a variable."""
 
@@ -38,8 +38,7 @@ class Term:
     args: tuple[Term | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """A row of a relation: ``args`` are pairs of sort and value; a value of sort T is an e-class, or the term
     that the rule names there."""
 
@@ -47,8 +46,7 @@ class Fact:
     args: tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One firing of ``rule``. ``needs`` are the matches, by number, that built what this one matched;
     ``variables`` has pairs of sort and value."""
 

@@ -7,8 +7,9 @@ it is asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from egc.ir.types import TensorType
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from egc.egraph.provenance import Provenance
 
 
-@dataclass(frozen=True, slots=True)
-class ENode:
+class ENode(Struct, frozen=True):
     """An operator over e-classes.
 
     ``op`` is an operator of :mod:`egc.ir.ops`, or ``input``, ``const``, ``splat`` (leaves), or ``output``
@@ -37,8 +37,7 @@ class ENode:
         return f"{self.op}({', '.join(parts)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(Struct, frozen=True):
     """What one phase did: e-nodes and e-classes after it, seconds, rounds, and why it stopped."""
 
     phase: str
@@ -49,8 +48,7 @@ class Growth:
     stopped: str  # "saturated", or the budget that was hit
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """A frozen e-graph. ``roots`` maps each value of the graph to its e-class; ``provenance`` says what the
     rules did."""
 

@@ -9,7 +9,8 @@ binary and nests to the left; operators with several results have the sort
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.ir.ops import OPS
 
@@ -26,8 +27,7 @@ SORT_OF_KIND: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Constructor:
+class Constructor(Struct, frozen=True):
     """A constructor of tensor terms: ``args`` are pairs of (attribute name or "operand", sort)."""
 
     name: str

@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.codegen.gpu import device_saturator
 from egc.codegen.jobs import loop_rules
@@ -40,8 +41,7 @@ from egc.schedule.gpu import schedule_device
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
 
-@dataclass(frozen=True)
-class Again:
+class Again(Struct, frozen=True):
     """A model as a record holds it: imported, with its options and its machine."""
 
     record: Record

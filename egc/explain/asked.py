@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from egc.explain.again import Again
 from egc.explain.fusion import why_no_fusion

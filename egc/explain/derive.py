@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from egc.egraph import ENode, Snapshot
 from egc.egraph.provenance import Provenance, Term
@@ -21,8 +22,7 @@ Json = dict[str, Any]
 _ALTERNATIVES = 4  # a call, and losses a rule, that are recorded
 
 
-@dataclass
-class Account:
+class Account(Struct):
     """``covered``, ``derivations``, ``alternatives`` and ``lost_in`` (by rule, the least seconds that one of
     its results would cost more) are by call, ``lost`` and ``matches`` by rule."""
 

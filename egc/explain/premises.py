@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.egraph import Snapshot
 from egc.egraph.reading import DECODED
@@ -28,8 +30,7 @@ TENSORS = ("T", "Multi")
 _serial = count()  # every query has a ruleset and a relation of its own
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """How far a rule gets: ``held`` of ``total`` atoms match together, ``atom`` is the next one (None where
     all hold).
 

@@ -5,8 +5,9 @@ every explanation reads. ``docs/explain.md`` describes it, key by key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from egc.egraph.engine import FACTS, FUSION, PHASES
 from egc.explain.derive import Account, account

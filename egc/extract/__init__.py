@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.egraph.snapshot import ENode, Snapshot
 from egc.extract.bottom_up import bottom_up
@@ -20,8 +21,7 @@ from egc.machine import Rates
 __all__ = ["CostModel", "Extraction", "NodeCost", "Rates", "extract"]
 
 
-@dataclass(frozen=True)
-class Extraction:
+class Extraction(Struct, frozen=True):
     """The optimized graph, and what each method of extraction reached.
 
     ``costs`` has the cost in seconds of the solution after each method; ``eclass`` the e-class of each value.

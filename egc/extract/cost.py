@@ -13,7 +13,8 @@ The formula is the roofline model (Williams, Waterman & Patterson, CACM 52(4),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.egraph.snapshot import ENode, Snapshot
 from egc.ir.dims import evaluate, product
@@ -26,8 +27,7 @@ from egc.machine import Rates
 SYMBOLIC_EXTENT = 64
 
 
-@dataclass(frozen=True, slots=True)
-class NodeCost:
+class NodeCost(Struct, frozen=True):
     """Seconds by term: arithmetic, memory traffic, layout conversion, kernel launch."""
 
     compute: float = 0.0

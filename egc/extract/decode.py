@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from egc.egraph.snapshot import ENode, Snapshot
 from egc.extract.solution import Solution
@@ -21,8 +21,7 @@ from egc.ir.graph import Constant, Graph, GraphBuilder, Placeholder
 from egc.ir.types import numpy_dtype
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(Struct, frozen=True):
     """The optimized graph and, for each of its values, the e-class that it came from."""
 
     graph: Graph

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from egc.egraph.snapshot import ENode
 
@@ -16,8 +17,7 @@ class CyclicChoice(ValueError):
     """A choice in which an e-class needs itself."""
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(Struct, frozen=True, dict=True):
     """A choice closed under children and free of cycles; ``order`` lists the needed e-classes,
     children first.
     """

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.egraph.snapshot import ENode, Snapshot
 from egc.extract.cost import CostModel, NodeCost
 from egc.extract.solution import Solution
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(Struct, frozen=True):
     """Choosing ``enode`` for ``eclass``: how many seconds dearer the program gets, and by which terms."""
 
     eclass: int

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
+from msgspec import Struct, field
 from onnx import FunctionProto, GraphProto, NodeProto, TypeProto
 
 from egc.errors import Problems
@@ -31,8 +31,7 @@ _MAX_DEPTH = 32
 _MALFORMED = (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError)
 
 
-@dataclass(frozen=True)
-class HostedNode:
+class HostedNode(Struct, frozen=True):
     """A node that egc does not compile."""
 
     title: str
@@ -42,8 +41,7 @@ class HostedNode:
     name: str = ""
 
 
-@dataclass
-class Scope:
+class Scope(Struct):
     """What names mean in one graph or function body. A value None stands for an absent optional operand.
 
     ``failed`` holds the names whose nodes went wrong: what reads them is skipped, so that one fault is told

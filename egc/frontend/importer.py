@@ -6,11 +6,12 @@ import keyword
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.errors import BadInput, Problems
 from egc.frontend.context import Context
@@ -27,8 +28,7 @@ from egc.ir.types import TensorType
 _MAX_EXTENT = 1 << 40
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(Struct, frozen=True):
     """An input or an output of the model: its ONNX name, the graph's value, and its type."""
 
     name: str
@@ -36,8 +36,7 @@ class Port:
     type: TensorType
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """A node of the model and what importing made of it.
 
     ``title`` is what ``Node.sources`` calls it; ``inputs`` and ``outputs`` are ONNX names, "" where absent.
@@ -53,8 +52,7 @@ class Origin:
     fate: str
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and
     why; ``nodes`` is how many nodes the model has, ``origins`` what became of each; ``requirements`` is what
     the run has to check.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 from onnx import GraphProto, ModelProto, NodeProto
 
 from egc.errors import BadInput, Problems
@@ -24,8 +24,7 @@ Source: TypeAlias = "str | PathLike[str] | bytes | ModelProto"
 _MAX_NESTING = 32
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Struct, frozen=True):
     """A model that was opened and checked: its proto, its weights by name, and the opset of each domain."""
 
     proto: ModelProto

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from egc.frontend.context import Context
@@ -58,8 +59,7 @@ class NodeError(Exception):
         self.why, self.hint = why, hint
 
 
-@dataclass(frozen=True)
-class OnnxNode:
+class OnnxNode(Struct, frozen=True):
     """An ONNX node with its operands resolved.
 
     ``version`` is the opset that introduced the form of the operator in force (its ``since_version``),
@@ -111,8 +111,7 @@ def node_title(domain: str, op_type: str, name: str, outputs: Iterable[str]) -> 
 Emit: TypeAlias = "Callable[[Context, OnnxNode], Sequence[str | None]]"
 
 
-@dataclass(frozen=True)
-class Operator:
+class Operator(Struct, frozen=True):
     """One entry of the table."""
 
     op_type: str

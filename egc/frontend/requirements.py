@@ -7,8 +7,9 @@ rely on it with every address that they compute, so the run checks it before the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from egc.frontend.symbolic import at_least, simplify
 from egc.ir.dims import Dim, Shape, SymDim, product
@@ -18,8 +19,7 @@ from egc.ir.types import TensorType
 Relation = Literal["==", "<="]
 
 
-@dataclass(frozen=True)
-class Requirement:
+class Requirement(Struct, frozen=True):
     """``left relation right`` has to hold for the dims of a run; ``where`` names the ONNX nodes."""
 
     left: Dim

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
@@ -17,8 +17,7 @@ Array = np.ndarray
 _MAX_GATHERS = 4
 
 
-@dataclass(frozen=True)
-class _Mode:
+class _Mode(Struct, frozen=True):
     """How positions of the result map to positions of the operand, and what stands between two elements."""
 
     kind: str
@@ -29,8 +28,7 @@ class _Mode:
     antialias: bool
 
 
-@dataclass(frozen=True)
-class _Axis:
+class _Axis(Struct, frozen=True):
     """One axis to resize: ``scale`` is result / operand, ``roi`` the normalised ends of the part used."""
 
     axis: int

@@ -7,7 +7,8 @@ the recurrent weights. A step beyond a sample's own length keeps the state and o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
@@ -21,8 +22,7 @@ State = tuple[str, ...]
 Step = Callable[[str, State], State]
 
 
-@dataclass(frozen=True)
-class _Direction:
+class _Direction(Struct, frozen=True):
     """One direction's operands: input weights [I, G*H], recurrent weights [H, G*H], biases and peepholes."""
 
     w: str
@@ -33,8 +33,7 @@ class _Direction:
     activations: tuple[Activation, ...]
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(Struct, frozen=True):
     """The sequence [T, B, I] (time first), its lengths [B, 1], initial states [D, B, H] and directions."""
 
     x: str

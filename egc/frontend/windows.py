@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv
 
 
-@dataclass(frozen=True)
-class Windows:
+class Windows(Struct, frozen=True):
     """The windows over the spatial axes of a value ``[N, C, spatial…]``: one entry for each spatial axis."""
 
     sizes: tuple[int, ...]
@@ -93,7 +94,7 @@ def _pad_same(ctx: Context, x: str, windows: Windows, upper: bool, fill: float) 
         low.append(half if upper else total - half)
         high.append(total - half if upper else half)
     if all(isinstance(v, int) for v in (*low, *high)):
-        return x, replace(windows, low=tuple(low), high=tuple(high))  # type: ignore[arg-type]
+        return x, replace(windows, low=tuple(low), high=tuple(high))
     zeros = (0,) * ctx.rank(x)
     value = ctx.like(fill, x)
     padded = ctx.add("pad", (x, value), low=(0, 0, *low), high=(0, 0, *high), interior=zeros)

@@ -13,16 +13,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
+
+from msgspec import Struct
 
 Dim: TypeAlias = "int | SymDim"
 Shape: TypeAlias = "tuple[Dim, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """An atom that no ring law opens: ``floordiv``, ``mod``, ``min`` or ``max`` of two dims."""
 
     fn: str
@@ -48,8 +48,7 @@ class DimError(ValueError):
     """A dim expression that cannot be read or evaluated."""
 
 
-@dataclass(frozen=True, slots=True)
-class SymDim:
+class SymDim(Struct, frozen=True):
     """A non-constant dim: the sum of ``coefficient * product(monomial)`` over
     ``terms`` (normal form, sorted).
     """

@@ -17,15 +17,15 @@ Expressions are immutable and hashable. The text form is Python's expression syn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
+
+from msgspec import Struct
 
 from egc.ir.dims import Dim, SymDim, substitute, symbols_of
 from egc.ir.scalar import FUNCTIONS, result_dtype
 
 
-@dataclass(frozen=True, slots=True)
-class Const:
+class Const(Struct, frozen=True):
     """A literal of ``dtype``."""
 
     value: int | float | bool
@@ -43,19 +43,17 @@ class Const:
         return text if plain else f"{self.dtype}({text})"
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     """An index expression used as an int64 value."""
 
     dim: Dim
-    dtype: str = field(default="int64", init=False)
+    dtype: ClassVar[str] = "int64"
 
     def __str__(self) -> str:
         return f"index({self.dim})"
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """``buffer[index]``; where a guard ``0 <= dim < extent`` fails nothing is
     read and the value is ``other``.
     """
@@ -74,8 +72,7 @@ class Load:
         return f"({text} if {guards} else {self.other})"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A scalar function applied to operands."""
 
     fn: str
@@ -86,8 +83,7 @@ class Call:
         return f"{self.fn}({', '.join(map(str, self.args))})"
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
+class Cast(Struct, frozen=True):
     """A value converted to ``dtype`` with ONNX's Cast semantics (float to int truncates)."""
 
     arg: Expr
@@ -97,8 +93,7 @@ class Cast:
         return f"cast({self.arg}, {self.dtype})"
 
 
-@dataclass(frozen=True, slots=True)
-class Acc:
+class Acc(Struct, frozen=True):
     """The value of the stage's finished reduction."""
 
     dtype: str

@@ -15,12 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NoReturn, TypeAlias
 
 import numpy as np
+from msgspec import Struct, field
 
 from egc.ir.dims import Dim, extents
 from egc.ir.ops import OPS
@@ -29,7 +30,7 @@ from egc.ir.types import TensorType, dtype_of, itemsize
 AttrValue: TypeAlias = "int | float | str | bool | tuple[Dim, ...]"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no Struct: Placeholder has a constructor of its own
 class Constant:
     """A tensor known at compile time. Equal when type and bytes are equal;
     ``data`` may be a read-only memory map.
@@ -100,8 +101,7 @@ def _uniform(data: np.ndarray, first: np.generic) -> bool:
     return bool((raw == np.asarray(first).reshape(1).view(np.uint8)).all())
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One operation: ``attrs`` in the order of the operator's table entry,
     ``sources`` the ONNX nodes it came from.
     """
@@ -125,8 +125,7 @@ class Node:
         return self.outputs[0]
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(Struct, frozen=True, dict=True):
     """A whole model. ``types`` has an entry for every value: inputs, constants and results of nodes."""
 
     name: str

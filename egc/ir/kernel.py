@@ -16,9 +16,10 @@ Indices are dims (egc.ir.dims) over axis names and dim names, so a view is index
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from egc.ir.dims import Dim, SymDim, symbols_of
 from egc.ir.expr import Expr, IndexExpr, Load, index_symbols, loads
@@ -27,8 +28,7 @@ from egc.ir.types import TensorType
 Role: TypeAlias = str  # "in" (read), "out" (written), "local" (lives in the kernel only)
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(Struct, frozen=True):
     """An iteration axis; its name stands in index expressions for its position, 0 <= position < extent."""
 
     name: str
@@ -38,8 +38,7 @@ class Axis:
         return f"{self.name}:{self.extent}"
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(Struct, frozen=True):
     """A row-major tensor in memory. ``constant`` marks an input whose content is known when compiling."""
 
     name: str
@@ -51,8 +50,7 @@ class Buffer:
         return f"{'const ' if self.constant else ''}{self.role} {self.name}: {self.type}"
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """One tensor comprehension.
 
     ``value`` is computed at every point of ``axes`` x ``reduce`` and combined over ``reduce`` by ``combine``;
@@ -87,8 +85,7 @@ class Stage:
         return list(dict.fromkeys(found))
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(Struct, frozen=True, dict=True):
     """A fused kernel. ``buffers`` holds parameters (in, out) in calling order, then locals."""
 
     name: str

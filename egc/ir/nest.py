@@ -37,7 +37,8 @@ next block is fetched into the core's own cache while one is in use; values do n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.ir.dims import Dim, ceildiv, dim_min
 from egc.ir.kernel import Kernel, print_kernel
@@ -45,8 +46,7 @@ from egc.ir.kernel import Kernel, print_kernel
 KINDS = ("par", "seq", "unroll", "vec", "block", "thread")
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(Struct, frozen=True):
     """One loop over an axis."""
 
     axis: str
@@ -57,8 +57,7 @@ class Loop:
         return f"for {self.axis} step {self.step} {self.kind}"
 
 
-@dataclass(frozen=True, slots=True)
-class Pack:
+class Pack(Struct, frozen=True):
     """The physical layout of a constant parameter: dim ``dim`` in panels of ``block`` elements, the next of
     which is fetched while one is in use if ``ahead``.
     """
@@ -77,8 +76,7 @@ class Pack:
         return (ceildiv(shape[self.dim], self.block), *rest, self.block)
 
 
-@dataclass(frozen=True)
-class Nest:
+class Nest(Struct, frozen=True):
     """A scheduled kernel. ``stages`` has the loops of each stage, inside ``shared``,
     which run over shared axes; ``fetched`` the operands that are fetched a tile ahead.
     """

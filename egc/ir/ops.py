@@ -21,11 +21,11 @@ Reductions keep their dims; images are `N, C, spatial…` except where the name 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(Struct, frozen=True):
     """One operator: ``arity`` is the (least, greatest) number of operands, None for no upper bound."""
 
     name: str

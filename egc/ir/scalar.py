@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Fn:
+class Fn(Struct, frozen=True):
     """One scalar function.
 
     ``result`` is ``"same"`` (the dtype of the last operand), or a dtype name. ``definition`` builds the

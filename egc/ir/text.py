@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim, DimError, parse_dim
 from egc.ir.graph import Constant, Graph, Node, Placeholder
@@ -32,8 +33,7 @@ from egc.ir.text_expr import ExprReader, TextError
 from egc.ir.types import TensorType, numpy_dtype, parse_type, split_commas
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """One line: its number from 1, its text without blanks at the ends, and its indentation."""
 
     number: int

@@ -8,9 +8,8 @@ has the type ``object[]``; only host nodes read and make such values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from egc.ir.dims import Dim, Shape, extents, parse_dim, product, symbols_of
 
@@ -67,8 +66,7 @@ def itemsize(dtype: str) -> int:
     return 8 if dtype in ("string", "object") else numpy_dtype(dtype).itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(Struct, frozen=True):
     """The type of a tensor: element type and extents."""
 
     dtype: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from egc.ir.graph import Graph
 from egc.ir.kernel import Kernel

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import SymDim, symbol, symbols_of
 from egc.ir.expr import Expr, Load, substitute_indices, transform
@@ -12,8 +14,7 @@ from egc.kernels.collapse import Merged
 from egc.kernels.domain import stage_dims, substitute_index
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
+class Lowered(Struct, frozen=True):
     """A kernel, and the values that its parameters stand for, in order."""
 
     kernel: Kernel

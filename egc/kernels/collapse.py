@@ -9,7 +9,9 @@ row of a channels-last window.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim, SymDim, product, symbol, symbols_of
 from egc.ir.expr import Expr, Index, IndexExpr, Load, substitute_indices, transform, walk
@@ -21,8 +23,7 @@ from egc.kernels.indices import Vector
 _MANY = 8  # beyond that many axes, merging only neighbours keeps compile time in bounds
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(Struct, frozen=True):
     """Stages, the shape under which each buffer is accessed, local buffers, and the names of shared axes."""
 
     stages: tuple[Stage, ...]
@@ -69,8 +70,7 @@ def _candidates(state: Merged) -> Iterator[tuple[int, Axis, Axis]]:
                         yield i, a, b
 
 
-@dataclass(frozen=True, slots=True)
-class _Access:
+class _Access(Struct, frozen=True):
     """One access to a buffer: its index vector."""
 
     buffer: str

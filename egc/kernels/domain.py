@@ -8,7 +8,9 @@ what.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import Call, Dim, Shape, SymDim, mod, substitute, symbol, symbols_of
 from egc.ir.dims import floordiv as exact
@@ -17,8 +19,7 @@ from egc.ir.kernel import Axis, Stage
 from egc.ir.simplify import is_inside, simplify
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(Struct, frozen=True):
     """The axes of a stage and the index vector that they give."""
 
     axes: tuple[Axis, ...]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from egc.ir.dims import Dim
 from egc.ir.graph import Node
 from egc.ir.kernel import Kernel
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Nodes that become one kernel, in topological order.
 
     ``inputs`` are the values read from memory, ``outputs`` those written to memory; the first output is the
@@ -39,8 +38,7 @@ class Group:
         return (self.into[0] if self.into else self.root, *self.outputs[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class KernelCall:
+class KernelCall(Struct, frozen=True):
     """A step of the program: ``kernel`` over the values ``args``, in the order of ``kernel.params``.
 
     The buffer of a parameter may have another shape than the value's type: the same row-major bytes, with
@@ -53,8 +51,7 @@ class KernelCall:
     fused_by: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class HostCall:
+class HostCall(Struct, frozen=True):
     """A step that numpy runs: a ``host`` node, or an operator or dtype that is not compiled."""
 
     node: Node

@@ -9,7 +9,8 @@ contiguous.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from egc.ir.dims import symbol
 from egc.ir.expr import Load

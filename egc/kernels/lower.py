@@ -11,7 +11,9 @@ group is lowered again, until none is left; then axes that every access walks as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim, Shape, SymDim, symbols_of
 from egc.ir.expr import Acc, Const, Expr, IndexExpr, cast, transform
@@ -46,8 +48,7 @@ _MAX_SPLITS = 16
 _MAX_RANKED = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(Struct, frozen=True):
     """A part of a group's output: ``value`` at every index of ``shape`` is stored at ``place`` of ``out``."""
 
     value: str | Expr

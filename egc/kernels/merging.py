@@ -9,7 +9,7 @@ that another kernel writes for it alone: that kernel writes into the concatenati
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim
 from egc.ir.graph import Graph, Node

@@ -18,7 +18,8 @@ own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from egc.ir.dims import product
 from egc.ir.graph import Graph, Node
@@ -52,8 +53,7 @@ _REGION = 6  # elementwise nodes, at most, between a reduction and the node wher
 _LARGEST = 200  # terms of an expression: an inlined value that is read twice is written out twice
 
 
-@dataclass(slots=True)
-class _Cone:
+class _Cone(Struct):
     """What computing one element of an inlined value takes."""
 
     anchor: Node | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.ir.dims import Dim, floordiv
 from egc.ir.expr import Expr, IndexExpr, call, cast
@@ -15,8 +16,7 @@ from egc.kernels.elements import Elements, accumulator
 from egc.kernels.indices import Vector, add, broadcast_index, guarded, literal, quotient, scale
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(Struct, frozen=True):
     """``combine`` of ``value`` over ``axes``; with no axes (extents of 1), the value itself."""
 
     value: Expr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.errors import Problems, UsageError
 from egc.resources import shipped_rules
@@ -24,8 +26,7 @@ from egc.rules.sorts import Inference
 from egc.rules.substitution import in_action, in_rule
 
 
-@dataclass(frozen=True)
-class RuleBook:
+class RuleBook(Struct, frozen=True):
     """Everything that one or more e-graphs are told.
 
     `declarations` holds the sorts, tables, rulesets and facts in file order; `rules` those rules that may
@@ -85,8 +86,7 @@ class RuleBook:
         return replace(self, rules=tuple(rule for rule in self.rules if rule.name in alive))
 
 
-@dataclass
-class Loaded:
+class Loaded(Struct):
     """Files as read: what could be used of them and everything found wrong, in file order."""
 
     declarations: list[s.Command]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from egc.resources import shipped_rules
 from egc.rules.book import Loaded, read_rules, shown_name
@@ -14,8 +15,7 @@ from egc.rules.lint import lint
 from egc.rules.rule import Rule
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """What was checked and what was found, in file order."""
 
     rules: int

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.errors import BadInput, Problem
 from egc.rules.syntax import Span
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnostic:
+class Diagnostic(Struct, frozen=True, eq=False):
     """One finding. A warning does not stop a file from being used."""
 
     message: str

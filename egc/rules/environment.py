@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from egc.rules import syntax as s
 from egc.rules.diagnostics import Diagnostic, nearest
@@ -26,8 +27,7 @@ class Kind(Enum):
     RELATION = "relation"
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(Struct, frozen=True):
     """A table: its argument sorts and its result's sort, which is Unit for a relation."""
 
     name: str
@@ -46,8 +46,7 @@ class Operator:
         return f"declared at {self.span.source.name}:{self.span.line}: {self}"
 
 
-@dataclass(frozen=True, slots=True)
-class SortInfo:
+class SortInfo(Struct, frozen=True):
     """A declared sort: of e-classes where `made_of` is None, else a vector or function sort."""
 
     name: str
@@ -55,8 +54,7 @@ class SortInfo:
     span: s.Span
 
 
-@dataclass(frozen=True)
-class Global:
+class Global(Struct, frozen=True):
     """A name for a value: `value` has no globals in it."""
 
     sort: str
@@ -64,8 +62,7 @@ class Global:
     span: s.Span
 
 
-@dataclass
-class Environment:
+class Environment(Struct):
     """Filled by `declare`, command after command, in the order in which egglog will see them."""
 
     sorts: dict[str, SortInfo] = field(default_factory=dict)

@@ -10,8 +10,9 @@ last term. Names without a declaration are free: any e-class will do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from egc.rules import syntax as s
 from egc.rules.bindings import egglog_bindings
@@ -31,8 +32,7 @@ REST_ROWS = 3000  # which it may have on the way; a round may square their numbe
 _FREE = "egc-free-"
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(Struct, frozen=True):
     """An example ready to run: free names are terms by now, and all that is expected are facts."""
 
     given: tuple[s.Action, ...]

@@ -7,9 +7,10 @@ a pattern names one row of its constructor's table, from the inside out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from msgspec import Struct
 
 from egc.rules import syntax as s
 from egc.rules.emit import Emitter
@@ -20,8 +21,7 @@ from egc.rules.rule import Rule
 Value = Any  # egglog's: an e-class or a primitive value; equal values are equal
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One row of a table: an e-node and its e-class, or a fact and its value."""
 
     head: str
@@ -29,8 +29,7 @@ class Node:
     value: Value
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(Struct, frozen=True, dict=True):
     """One firing of a rule: what its variables stood for."""
 
     rule: Rule

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from egc.rules import syntax as s
 from egc.rules.diagnostics import Diagnostic, nearest
@@ -41,8 +42,7 @@ _KEYED = re.compile(r";;? ?([A-Za-z][A-Za-z-]*):(?:\s+|$)(.*)")
 _CONTINUED = re.compile(r";;? {3,}(.*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """A key's text, its lines joined by spaces, and the pieces of the source that hold it."""
 
     text: str
@@ -54,8 +54,7 @@ class Note:
         return s.Span(self.spans[0].source, self.spans[0].start, self.spans[-1].end)
 
 
-@dataclass(frozen=True, slots=True)
-class Notes:
+class Notes(Struct, frozen=True):
     """What the comment above a rule says; None and () where it is silent."""
 
     rule_class: RuleClass | None = None

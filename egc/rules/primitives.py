@@ -9,9 +9,10 @@ holds or the rule does not match. One whose result is bool is a value: as a prem
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+
+from msgspec import Struct
 
 BUILTIN_SORTS = ("i64", "f64", "String", "bool", "Unit")
 CONTAINERS = {"Vec": "(Vec SORT)", "UnstableFn": "(UnstableFn (SORT…) SORT)"}
@@ -80,8 +81,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """Argument sorts, the last of them repeated any number of times where `variadic`, and the result's
     sort.
     """
@@ -106,16 +106,14 @@ def _read(text: str) -> Signature:
     return Signature(tuple(inputs.replace("*", "").split()), output.strip(), "*" in inputs)
 
 
-@dataclass(frozen=True, slots=True)
-class VectorSort:
+class VectorSort(Struct, frozen=True):
     """`(sort NAME (Vec ELEMENT))`."""
 
     name: str
     element: str
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionSort:
+class FunctionSort(Struct, frozen=True):
     """`(sort NAME (UnstableFn (INPUTS…) OUTPUT))`."""
 
     name: str

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+
+from msgspec import Struct
 
 from egc.errors import BadInput
 from egc.rules import syntax as s
@@ -20,8 +21,7 @@ MAX_DEPTH = 100  # brackets within brackets: far more than any rule needs, far l
 _LEXEME = re.compile(r';[^\n]*|"(?:\\.|[^"\\])*"|[()"]', re.DOTALL)
 
 
-@dataclass(frozen=True)
-class _Chunk:
+class _Chunk(Struct, frozen=True):
     """A top-level form's place, whether its brackets close, and how many of them are open at once."""
 
     start: int

@@ -5,9 +5,10 @@ variable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+
+from msgspec import Struct
 
 from egc.rules import syntax as s
 from egc.rules.diagnostics import Diagnostic, once
@@ -20,8 +21,7 @@ ROOT = "egc-root"  # the e-class that a rewrite's left side matched
 BACK = "/back"  # ends the name of a birewrite's rule from right to left
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Struct, frozen=True, dict=True):
     """One direction of a rewrite, or a rule.
 
     `premises` and `actions` are what egglog gets: a rewrite's root is bound to `egc-root`, every wildcard has

@@ -7,7 +7,8 @@ so its call waits until what is known around it leaves one meaning.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from egc.rules import syntax as s
 from egc.rules.diagnostics import Diagnostic, nearest
@@ -17,8 +18,7 @@ from egc.rules.primitives import SIGNATURES, Signature, captures
 _LITERALS = {int: "i64", float: "f64", str: "String", bool: "bool", type(None): "Unit"}
 
 
-@dataclass(eq=False, slots=True)
-class _Cell:
+class _Cell(Struct, eq=False):
     """The sort of an expression, unknown at first; `why` is the place that fixed it. Cells found equal are
     linked.
     """
@@ -34,8 +34,7 @@ class _Cell:
         return cell
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
+class _Waiting(Struct, eq=False):
     """A primitive's call and the meanings it may still have."""
 
     call: s.Call
@@ -44,8 +43,7 @@ class _Waiting:
     meanings: list[Signature]
 
 
-@dataclass(eq=False)
-class Inference:
+class Inference(Struct, eq=False):
     """One rule's inference. Feed it the facts, then the actions, then `finish`; errors gather in `errors`."""
 
     environment: Environment

@@ -13,31 +13,23 @@ where they stand are equal, so that printing and reading again gives an equal tr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property
+from operator import attrgetter
+
+from msgspec import Struct
 
 # What may follow a backslash in a string literal.
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"'}
 
-
-class Node:
-    """A part of a rule file. It pickles as the call that makes it, in half of the time of dataclasses."""
-
-    __slots__ = ()
-    __match_args__: ClassVar[tuple[str, ...]] = ()
-
-    def __reduce__(self) -> tuple[type[Node], tuple[Any, ...]]:
-        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
+_PLACES = {"span", "head_span", "name_span", "source"}  # the fields that say where a node stands
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True, dict=True):
     """A text and the name it goes by in messages: a path for a file, `<…>` for a text without one."""
 
     name: str
-    text: str = field(repr=False)
+    text: str
 
     @cached_property
     def line_starts(self) -> tuple[int, ...]:
@@ -55,12 +47,14 @@ class Source:
         end = self.line_starts[number] - 1 if number < len(self.line_starts) else len(self.text)
         return self.text[start:end].rstrip("\r")
 
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Span(Node):
+
+class Span(Struct, frozen=True, eq=False):
     """The characters [start, end) of a source."""
 
-    source: Source = field(repr=False)
+    source: Source
     start: int
     end: int
 
@@ -83,13 +77,36 @@ class Span(Node):
         line, column = self.source.position(self.start)
         return f"{self.source.name}:{line}:{column}"
 
+    __repr__ = __str__
 
-@dataclass(frozen=True, slots=True)
-class Lit(Node):
+
+class Node(Struct, frozen=True, eq=False):
+    """A part of a rule file."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        meaning = _meaning(type(self))
+        return bool(meaning(self) == meaning(other))
+
+    def __ne__(self, other: object) -> bool:  # Struct has one of its own, which would ask for identity
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(_meaning(type(self))(self))
+
+
+@cache
+def _meaning(kind: type[Node]) -> Callable[[object], object]:
+    """What makes two nodes of a kind equal: all their fields, read at once, but for those of places."""
+    return attrgetter(*(name for name in kind.__struct_fields__ if name not in _PLACES))
+
+
+class Lit(Node, frozen=True):
     """A literal: i64, f64, String, bool, or Unit where the value is None."""
 
     value: int | float | str | bool | None
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
     def __eq__(self, other: object) -> bool:
         # 1, 1.0 and True are equal in Python and three different literals in a rule; -0.0 is not 0.0 and NaN
@@ -103,148 +120,133 @@ class Lit(Node):
         return hash((type(self.value), repr(self.value)))
 
 
-@dataclass(frozen=True, slots=True)
-class Var(Node):
+class Var(Node, frozen=True):
     """A pattern variable, a variable bound by `let`, a global (`$name`) or the wildcard `_`."""
 
     name: str
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Node):
+class Call(Node, frozen=True):
     """A constructor, function, relation or primitive applied to arguments; `head_span` is its name's
     place.
     """
 
     head: str
     args: tuple[Expr, ...]
-    span: Span = field(compare=False, repr=False)
-    head_span: Span = field(compare=False, repr=False)
+    span: Span
+    head_span: Span
 
 
 Expr = Lit | Var | Call
 
 
-@dataclass(frozen=True, slots=True)
-class Eq(Node):
+class Eq(Node, frozen=True):
     """The premise that two expressions are equal; as a premise it also binds variables."""
 
     left: Expr
     right: Expr
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
 Fact = Eq | Expr
 
 
-@dataclass(frozen=True, slots=True)
-class Let(Node):
+class Let(Node, frozen=True):
     """Names a value for the actions after it, or, at the top of a file, for all rules (then `$name`)."""
 
     name: str
     value: Expr
-    span: Span = field(compare=False, repr=False)
-    name_span: Span = field(compare=False, repr=False)
+    span: Span
+    name_span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Set(Node):
+class Set(Node, frozen=True):
     """Gives a function its value at some arguments."""
 
     target: Call
     value: Expr
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Union(Node):
+class Union(Node, frozen=True):
     """Makes two expressions equal."""
 
     left: Expr
     right: Expr
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Delete(Node):
+class Delete(Node, frozen=True):
     """Removes a row."""
 
     target: Call
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Subsume(Node):
+class Subsume(Node, frozen=True):
     """Hides a row from later matches and from extraction."""
 
     target: Call
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Panic(Node):
+class Panic(Node, frozen=True):
     """Stops the run with a message."""
 
     message: str
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
 Action = Let | Set | Union | Delete | Subsume | Panic | Expr
 
 
-@dataclass(frozen=True, slots=True)
-class Variant(Node):
+class Variant(Node, frozen=True):
     """One constructor of a datatype: its name and the sorts of its arguments."""
 
     name: str
     inputs: tuple[Name, ...]
     cost: int | None
     unextractable: bool
-    span: Span = field(compare=False, repr=False)
-    name_span: Span = field(compare=False, repr=False)
+    span: Span
+    name_span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Name(Node):
+class Name(Node, frozen=True):
     """A name standing alone, such as that of a sort or a ruleset."""
 
     text: str
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
     def __str__(self) -> str:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class SortDecl(Node):
+class SortDecl(Node, frozen=True):
     """A sort: of e-classes, or made of others, such as `(Vec i64)` or `(UnstableFn (i64) Dim)`."""
 
     name: Name
     container: Name | None
     args: tuple[Name | tuple[Name, ...], ...]
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class DatatypeDecl(Node):
+class DatatypeDecl(Node, frozen=True):
     """A sort of e-classes together with its constructors."""
 
     name: Name
     variants: tuple[Variant, ...]
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class DatatypesDecl(Node):
+class DatatypesDecl(Node, frozen=True):
     """Several datatypes and container sorts that name each other."""
 
     members: tuple[DatatypeDecl | SortDecl, ...]
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class ConstructorDecl(Node):
+class ConstructorDecl(Node, frozen=True):
     """A constructor declared away from its sort."""
 
     name: Name
@@ -252,11 +254,10 @@ class ConstructorDecl(Node):
     output: Name
     cost: int | None
     unextractable: bool
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionDecl(Node):
+class FunctionDecl(Node, frozen=True):
     """A function: a table from arguments to one value; `merge` of None means that two values are an error."""
 
     name: Name
@@ -264,29 +265,26 @@ class FunctionDecl(Node):
     output: Name
     merge: Expr | None
     unextractable: bool
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class RelationDecl(Node):
+class RelationDecl(Node, frozen=True):
     """A relation: a table of facts."""
 
     name: Name
     inputs: tuple[Name, ...]
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class RulesetDecl(Node):
+class RulesetDecl(Node, frozen=True):
     """A ruleset; with `members`, the union of others."""
 
     name: Name
     members: tuple[Name, ...] | None
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Options(Node):
+class Options(Node, frozen=True):
     """What may follow a rewrite or a rule."""
 
     name: Lit | None = None
@@ -295,25 +293,23 @@ class Options(Node):
     subsume: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RewriteForm(Node):
+class RewriteForm(Node, frozen=True):
     """`(rewrite LHS RHS …)`, or `(birewrite …)` where `both` ways are meant."""
 
     left: Expr
     right: Expr
     both: bool
     options: Options
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class RuleForm(Node):
+class RuleForm(Node, frozen=True):
     """`(rule (FACT…) (ACTION…) …)`."""
 
     premises: tuple[Fact, ...]
     actions: tuple[Action, ...]
     options: Options
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
 Declaration = (
@@ -322,30 +318,27 @@ Declaration = (
 Command = Declaration | RewriteForm | RuleForm | Action
 
 
-@dataclass(frozen=True, slots=True)
-class Comment(Node):
+class Comment(Node, frozen=True):
     """One comment line, from its first semicolon to its last visible character."""
 
     text: str
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Form(Node):
+class Form(Node, frozen=True):
     """A command and the comment lines that stand directly above it."""
 
     command: Command
     comments: tuple[Comment, ...]
-    span: Span = field(compare=False, repr=False)
+    span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class RuleFile(Node):
+class RuleFile(Node, frozen=True):
     """A file's forms in order; `prose` holds the comment blocks that belong to no form, each with the index
     of the form it stands before.
     """
 
-    source: Source = field(compare=False, repr=False)
+    source: Source
     forms: tuple[Form, ...]
     prose: tuple[tuple[int, tuple[Comment, ...]], ...]
 

@@ -22,11 +22,11 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from msgspec import Struct
 
 from egc.errors import ArtifactError, EgcError
 from egc.runtime import abi
@@ -57,8 +57,7 @@ class WriteError(EgcError):
     """The artifact could not be written; nothing was left behind."""
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(Struct, frozen=True):
     """Where a section lies in the file, in bytes, and the SHA-256 of its content."""
 
     offset: int
@@ -66,8 +65,7 @@ class Section:
     digest: bytes
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(Struct, frozen=True):
     """An open artifact. `code` is mapped executable; `constants` is a read-only vector of uint8."""
 
     name: str
@@ -75,8 +73,8 @@ class Artifact:
     code: mmap.mmap
     constants: np.ndarray
     checksums: np.ndarray
-    _record: memoryview = field(repr=False)
-    _record_digest: bytes = field(repr=False)
+    _record: memoryview
+    _record_digest: bytes
 
     def record(self) -> dict[str, Any]:
         """What the compiler noted for `explain`; ArtifactError where it is damaged."""

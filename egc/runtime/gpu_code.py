@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from egc.errors import ArtifactError
 from egc.runtime.manifest import DimText
@@ -17,8 +19,7 @@ ARCHITECTURE: Final = "nvptx64"  # what a GPU program's manifest names
 VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """A function's launch: `blocks` (a dim) of `threads` threads; every block owns `scratch_bytes` (a dim) of
     the scratch memory, which is the last argument. `nest` is the text of its loop nest (egc.ir.text)."""
 
@@ -29,8 +30,7 @@ class Launch:
     nest: str
 
 
-@dataclass(frozen=True, slots=True)
-class GpuCode:
+class GpuCode(Struct, frozen=True):
     """The functions of a program for GPUs of `arch`, such as `sm_80`, by name."""
 
     arch: str

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct, to_builtins
 
 from egc.errors import ArtifactError
 from egc.ir.dims import DimError, parse_dim, symbols_of
@@ -25,16 +26,14 @@ Where: TypeAlias = Literal["input", "output", "constant", "arena", "host", "view
 PLACES = ("input", "output", "constant", "arena", "host", "view")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """The machine the code is for: `x86_64` or `aarch64`, and LLVM's names of the CPU features it needs."""
 
     architecture: str
     features: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Struct, frozen=True):
     """An input or output of the model, and the buffer that holds it."""
 
     name: str
@@ -43,8 +42,7 @@ class Port:
     buffer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
+class Buffer(Struct, frozen=True):
     """A row-major tensor in memory. `offset`, in bytes: of a constant, or of a planned arena buffer.
 
     A constant of dtype `string` has its elements in `text` instead.
@@ -58,8 +56,7 @@ class Buffer:
     text: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KernelStep:
+class KernelStep(Struct, frozen=True):
     """A call of native code with `arguments` (buffers) and the values of `dims`.
 
     `scratch_bytes` is what one thread needs. Without `barrier` the next step may start before this one is
@@ -74,8 +71,7 @@ class KernelStep:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HostStep:
+class HostStep(Struct, frozen=True):
     """An ONNX node that `onnx.reference` runs, or an operator of egc's own that numpy runs.
 
     An ONNX node: `model` is its text as `egc.ir.host` writes it; `inputs` and `outputs` are the buffers of
@@ -95,8 +91,7 @@ class HostStep:
 Step: TypeAlias = "KernelStep | HostStep"
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(Struct, frozen=True):
     """`left relation right` (`==` or `<=`) has to hold for the dims of a run; `where` names ONNX nodes."""
 
     left: DimText
@@ -105,16 +100,14 @@ class Requirement:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Struct, frozen=True):
     """How many ONNX nodes are compiled, and the names of those that run on the host."""
 
     compiled: int
     host: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """A whole program. `functions`: the offset in the code of each kernel and runtime function.
 
     `arena_bytes` is set where every arena buffer has its offset; else the runtime plans the arena, once the
@@ -142,9 +135,9 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical bytes: equal manifests give equal bytes."""
-        data = asdict(self)
+        data = to_builtins(self)
         data["steps"] = [
-            {"kind": "host" if isinstance(step, HostStep) else "kernel", **asdict(step)}
+            {"kind": "host" if isinstance(step, HostStep) else "kernel", **to_builtins(step)}
             for step in self.steps
         ]
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

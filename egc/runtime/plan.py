@@ -6,10 +6,10 @@ import ctypes
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from egc.errors import ArtifactError, EgcError
 from egc.ir.dims import evaluate, parse_dim, symbols_of
@@ -30,8 +30,7 @@ class MemoryBudgetError(EgcError):
     """A run needs more memory than there is."""
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """Steps `first` to `last` (exclusive): kernels that run in one call, or one host step."""
 
     first: int

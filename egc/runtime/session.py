@@ -7,11 +7,11 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from egc.errors import InputError, UsageError
 from egc.ir.types import numpy_dtype
@@ -36,8 +36,7 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"cannot run on {threads!r} threads", hint=f"use 1 to {abi.MAX_THREADS}")
 
 
-@dataclass(frozen=True)
-class NodeArg:
+class NodeArg(Struct, frozen=True):
     """An input or output as onnxruntime describes it: `type` like `tensor(float)`, symbolic dims by name."""
 
     name: str

@@ -8,7 +8,9 @@ that a tile of the iteration space touches is a product of ranges. Symbolic exte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim, SymDim, evaluate, symbols_of
 from egc.ir.expr import Acc, Call, Cast, Expr, Load, children, index_symbols, is_indirect, walk
@@ -20,8 +22,7 @@ from egc.machine import Machine
 Spans = Mapping[str, int]  # positions of every axis inside a tile; 1 where the axis is missing
 
 
-@dataclass(frozen=True, slots=True)
-class DimAccess:
+class DimAccess(Struct, frozen=True):
     """One dim of an accessed buffer in memory: `steps` says how far an axis moves along it. A dim cut into
     panels is two: the panel number (`divisor`) and the position in the panel, of which `extent` is the
     width.
@@ -41,8 +42,7 @@ class DimAccess:
         return min(reach, self.extent)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """One load or store: `dims` in memory order; `stride` elements between neighbours along an axis (None
     where the index is not affine in it); `size` the bytes of an element; `total` the bytes of the buffer.
     """
@@ -128,8 +128,7 @@ class Access:
         return replace(self, dims=(panels, *rest, inner), stride=stride, total=total)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """Vector instructions for one point: `axes` is what the value depends on, so that it is computed once
     for all else.
     """
@@ -138,8 +137,7 @@ class Work:
     instructions: float
 
 
-@dataclass(frozen=True)
-class StageModel:
+class StageModel(Struct, frozen=True):
     """A stage as numbers. `fused` says that the value's multiplication is part of the combining
     multiply-add.
     """

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from egc.resources import data_folder
 from egc.rules import RuleBook, load_rules
@@ -25,8 +26,7 @@ _FETCHED = "fetched"
 _ROOT = "egc-nest"  # the relation that holds the nest of all loops
 
 
-@dataclass(frozen=True, slots=True)
-class Do:
+class Do(Struct, frozen=True):
     """The body of stage number `stage`, reading from panels what `pack` says: (buffer, dim, width). `ahead`:
     the next panel is fetched meanwhile.
     """
@@ -36,8 +36,7 @@ class Do:
     ahead: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class For:
+class For(Struct, frozen=True):
     """A loop over the e-class `child`."""
 
     axis: str
@@ -47,8 +46,7 @@ class For:
     child: int
 
 
-@dataclass(frozen=True, slots=True)
-class Then:
+class Then(Struct, frozen=True):
     """The e-class `first`, then the e-class `second`."""
 
     first: int
@@ -59,8 +57,7 @@ Cell: TypeAlias = "Do | For | Then"
 Row: TypeAlias = "tuple[str | int, ...]"
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What the e-graph is told: the loops of every stage outermost first, as (axis, span), and rows by
     relation.
     """
@@ -69,8 +66,7 @@ class Facts:
     rows: Mapping[str, tuple[Row, ...]]
 
 
-@dataclass(frozen=True)
-class LoopGraph:
+class LoopGraph(Struct, frozen=True):
     """The saturated e-graph: cells by e-class and the root; `stopped` says what ended the search, after
     `seconds`; `fetched` has the pairs of stage and operand of which tiles fetch ahead.
     """

@@ -7,7 +7,9 @@ boundary is better wherever it stands; only what differs in panels or in paralle
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel
@@ -15,8 +17,7 @@ from egc.schedule.cells import Cell, Do, For, LoopGraph, Then
 from egc.schedule.states import JOINED, STRAIGHT, Bundle, Extender, Footprints, State
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` is what it is
     predicted for.
     """

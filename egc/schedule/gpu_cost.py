@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.schedule.access import Access, StageModel, Work
 from egc.schedule.cells import For
@@ -26,8 +27,7 @@ _LOOP_INSTRUCTIONS = 4  # a counter, two addresses, a branch
 _HIDDEN = 0.9  # the part of the shorter terms that hides behind the longest
 
 
-@dataclass(frozen=True, slots=True)
-class GpuCost:
+class GpuCost(Struct, frozen=True):
     """Predicted seconds by term; `seconds` is the whole, in which terms overlap. `threads` and `blocks` are
     the launch."""
 
@@ -52,8 +52,7 @@ class GpuCost:
         return GpuCost(**sums, threads=threads, blocks=blocks)
 
 
-@dataclass(frozen=True)
-class Mapped:
+class Mapped(Struct, frozen=True):
     """The loops of a stage sorted by what they are to a GPU; trips are iterations."""
 
     blocks: int

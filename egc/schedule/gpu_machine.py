@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from egc.errors import BadInput, UsageError
 from egc.machine import Level, Operators, Rates, filled
@@ -19,8 +20,7 @@ from egc.resources import cost_model
 _WARP = 32  # threads that run in step, on every GPU that CUDA knows
 
 
-@dataclass(frozen=True, slots=True)
-class Multiprocessor:
+class Multiprocessor(Struct, frozen=True):
     """One of `count` multiprocessors. A cycle: `fma` float32 multiply-adds, `issue` instructions of a warp,
     `load_bytes` from the first cache. `latency` and `load_latency` are cycles of a multiply-add and of a load
     from the second cache; `registers`, `threads`, `blocks` and `shared_bytes` is what the blocks on it
@@ -39,8 +39,7 @@ class Multiprocessor:
     shared_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class GpuTiles:
+class GpuTiles(Struct, frozen=True):
     """Candidates for the loop e-graph: threads along an axis, elements of an axis a thread, threads that
     share a reduction, reduction steps in straight-line code, least and most threads of a block; and limits:
     elements a thread computes, nests that are weighed for a stage."""
@@ -54,8 +53,7 @@ class GpuTiles:
     candidates: int
 
 
-@dataclass(frozen=True)
-class GpuMachine:
+class GpuMachine(Struct, frozen=True, dict=True):
     """A GPU as the cost models see it. `levels` are the second cache and main memory. `launch` is seconds a
     kernel, `barrier` seconds until all threads of a block have met; `symbolic_extent` is what an unknown
     extent counts for."""

@@ -9,8 +9,9 @@ nest are those on the way to its loops.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from egc.rules import Rule
 from egc.rules import syntax as s
@@ -23,8 +24,7 @@ _NESTS = ("Do", "For", "DoPacked", "DoAhead", "Then")
 _KINDS = ("Whole", "Seq", "Par", "Unroll", "Vec", "Block", "Thread")
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """One match of a rule: the terms that it found and those that it made, by number."""
 
     rule: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.errors import CompileError
 from egc.ir.kernel import Kernel
@@ -21,8 +23,7 @@ _FRONT = 3  # states kept for an e-class
 ROWS = 20_000  # of loops, where the search ends
 
 
-@dataclass(frozen=True)
-class Scheduled:
+class Scheduled(Struct, frozen=True):
     """A kernel's nest: the cheapest one, its predicted cost, the runners-up, and what the loop e-graph was.
 
     `rules` are the rules of loops.egg that built the chosen loops; `cells` the size of the e-graph;
@@ -169,8 +170,7 @@ class Problem:
         return isinstance(other, Problem) and self.key == other.key
 
 
-@dataclass(frozen=True)
-class _Solution:
+class _Solution(Struct, frozen=True):
     """The nests found, cheapest first, the rules that built the cheapest, and the e-graph's size and end."""
 
     found: tuple[tuple[State, Cost], ...]

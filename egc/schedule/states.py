@@ -10,8 +10,10 @@ share with the last one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from copy import copy
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel
@@ -86,8 +88,7 @@ class Shape:
         self.fits = tuple([total <= capacity for capacity in footprints.machine.capacities])
 
 
-@dataclass(slots=True)
-class State:
+class State(Struct):
     """A suffix of one stage (or of all, once JOINED): its loops outermost first, and what one execution
     costs. `packs` holds (buffer, dim, width, whether the next panel is fetched ahead).
 
@@ -117,25 +118,7 @@ class State:
 
     def copy(self) -> State:
         """A state to change before it is kept."""
-        return State(
-            self.phase,
-            self.loops,
-            self.model,
-            self.bundle,
-            self.compute,
-            self.l1,
-            self.traffic,
-            self.finish,
-            self.partials,
-            self.slack,
-            self.tiles,
-            self.vector,
-            self.lanes,
-            self.packs,
-            self.parallel,
-            self.surely,
-            self.stages,
-        )
+        return copy(self)
 
 
 class Extender:

@@ -7,8 +7,10 @@ with those of its nests only that hold a marked cell. Such a root is scheduled a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Nest, check_nest
@@ -21,8 +23,7 @@ from egc.schedule.scheduler import ROWS, Problem, cheapest, nest_of, problems, s
 from egc.schedule.states import State
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """Stages that are scheduled together, with their e-graph grown: `egraph` is egglog's, of use until the
     next part is asked for. The rule has `matches` there, and `marked` are the cells that came from them.
     """
@@ -35,8 +36,7 @@ class Part:
     matches: int
 
 
-@dataclass(frozen=True)
-class Through:
+class Through(Struct, frozen=True):
     """A nest that a rule had a part in, with the chosen one beside it, and what they cost."""
 
     nest: Nest

@@ -8,14 +8,14 @@ and VIA CPUs"; the bound by chains is latency times the links of one chain).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel, Work
 
 
-@dataclass(frozen=True, slots=True)
-class TileCost:
+class TileCost(Struct, frozen=True):
     """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the
     reduction once. `partials` is the number of registers that hold partial results; `slack` the cycles in
     which a loop's own instructions find room.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from msgspec import Struct
 
 from egc.ir.types import FLOATS, TensorType, is_float, is_integer
 
@@ -55,8 +56,7 @@ def admits(op: str, attrs: Attrs, dtypes: Sequence[str]) -> bool:
     return op not in ("matmul", "conv", "conv_channels_last", "arg_reduce", "topk") or dtypes[0] != "bool"
 
 
-@dataclass
-class Context:
+class Context(Struct):
     """One attempt: its randomness, and the dtype, rank and extents that most of its tensors have."""
 
     rng: random.Random

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.egraph.engine import FACTS, PHASES, Budget, saturated
 from egc.rules.book import Loaded, RuleBook
@@ -25,8 +27,7 @@ BUDGET = Budget(seconds=3.0, rows=100_000)
 MUCH = 0.02  # seconds that a rule without a match must not cost on the large graph
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """One rule on one graph of ``rows`` rows: its matches and the seconds of one search."""
 
     rows: int

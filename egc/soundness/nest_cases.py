@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim, evaluate
 from egc.ir.evaluate_kernel import evaluate_kernel
@@ -40,8 +41,7 @@ TIERS = (
 SYMBOLIC = (1, 3, 6, 70)  # what a symbolic extent is when the nest runs
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True, dict=True):
     """A kernel with values for its symbolic dims, data for its inputs, and what its loop e-graph is told.
 
     `names` has for every stage the axes by their names in the e-graph, `extents` their extents when the nest

@@ -10,10 +10,10 @@ the loop over its axis that stands round it, which its step divides, and the ext
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from egc.ir import nest
 from egc.ir.dims import evaluate
@@ -35,8 +35,7 @@ class Broken(Exception):
     """A term that cannot be run; the text says why."""
 
 
-@dataclass
-class Ran:
+class Ran(Struct):
     """What a nest did: how often it computed each point, by stage, and the content of the outputs."""
 
     visits: list[np.ndarray]

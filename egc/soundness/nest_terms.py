@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from egc.rules import syntax as s
 from egc.rules.rule import Rule
@@ -16,8 +17,7 @@ from egc.soundness.values import Rejected
 _DEPTH = 40  # of a term; patterns that contain themselves would have none
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(Struct, frozen=True):
     """(For axis step span kind body)."""
 
     axis: str
@@ -27,8 +27,7 @@ class Loop:
     body: Term
 
 
-@dataclass(frozen=True, slots=True)
-class Both:
+class Both(Struct, frozen=True):
     """(Then first second)."""
 
     first: Term

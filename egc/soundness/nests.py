@@ -11,12 +11,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import cycle, islice
 from typing import Any, TypeAlias
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from egc.rules import syntax as s
 from egc.rules.book import Loaded, RuleBook
@@ -42,8 +43,7 @@ _FLOATS = 1e-4  # what sums in another order may differ by, relative to the grea
 Row: TypeAlias = "tuple[str | int | None, ...]"
 
 
-@dataclass(frozen=True)
-class NestFailure:
+class NestFailure(Struct, frozen=True):
     """A nest that a rule makes wrong. `culprit` is the action that did it; `by` the rule that acted on a fact
     that the culprit `stated`, where it was one.
     """
@@ -65,16 +65,14 @@ class NestFailure:
         return sum(v.size for v in self.left.visits), size(self.before) + size(self.after)
 
 
-@dataclass
-class NestResult:
+class NestResult(Struct):
     """What is known of one rule: how many pairs of nests were compared, and a failure."""
 
     tried: int = 0
     failure: NestFailure | None = None
 
 
-@dataclass
-class NestSearch:
+class NestSearch(Struct, dict=True):
     """The search for counterexamples of some loop rules of what is `loaded`. The same rules give the same
     results; `out_of_time` says that the budget was hit. `rounds` are those of cases.
     """
@@ -86,6 +84,7 @@ class NestSearch:
     rounds: Sequence[int] = ROUNDS
     results: dict[str, NestResult] = field(default_factory=dict)
     out_of_time: bool = False
+    started: float = 0.0
 
     def run(self) -> dict[str, NestResult]:
         """The result for every rule, by name."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Any
+
+from msgspec import Struct
 
 from egc.egraph.vocabulary import CONSTRUCTORS, NAME
 from egc.ir.scalar import BY_CONSTRUCTOR
@@ -44,8 +45,7 @@ class Unbound(Exception):
     """A value that is not known yet."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(Struct, frozen=True):
     """A tensor term. ``op`` is an operator, "splat", "output",
     or "leaf" for a tensor that stands for itself.
     """
@@ -56,8 +56,7 @@ class Node:
     label: str  # the variable's name of a leaf, the term's text elsewhere
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """Something that a rule says of its match: a union of two tensors ("union") or attributes ("equal"), the
     fact of that name, or that a term which it builds has a type ("built").
     """

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from egc.egraph.vocabulary import NAME
 from egc.ir.scalar import BY_CONSTRUCTOR
@@ -34,8 +36,7 @@ class Unsolvable(Exception):
     """Premises that nothing satisfies, or none that can be built here; the text says which."""
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(Struct, frozen=True):
     """What a constructor that a rule file declares stands for: ``(name params…)`` is ``body``."""
 
     name: str
@@ -43,8 +44,7 @@ class Definition:
     body: s.Expr
 
 
-@dataclass(frozen=True)
-class Knowledge:
+class Knowledge(Struct, frozen=True, dict=True):
     """What rules are resolved with: everything that is loaded."""
 
     environment: Environment
@@ -104,8 +104,7 @@ class Knowledge:
         return s.Call(expr.head, args, expr.span, expr.head_span)
 
 
-@dataclass
-class Resolved:
+class Resolved(Struct):
     """Premises as equations. ``bindings`` maps variables to what they are;
     ``equations`` must hold of computed values.
     """
@@ -123,7 +122,7 @@ class Resolved:
 
     def copy(self) -> Resolved:
         """A copy that can be changed by itself."""
-        return Resolved(**{key: value.copy() for key, value in vars(self).items()})
+        return Resolved(**{name: value.copy() for name, value in asdict(self).items()})
 
     def walk(self, expr: s.Expr) -> s.Expr:
         """What a variable stands for at its outermost."""

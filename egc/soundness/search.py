@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from egc.ir.infer import InferError
 from egc.ir.types import TensorType, numpy_dtype
@@ -41,8 +41,7 @@ WORK = 1500  # tensors that are evaluated for a rule; then it is enough
 SHRINKING = 1500  # attempts at a smaller counterexample
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A counterexample: what is claimed, where it fails, and how."""
 
     claim: Claim
@@ -69,8 +68,7 @@ class Failure:
         return 0 in sizes, sum(sizes), extents, dtypes, numbers
 
 
-@dataclass
-class Result:
+class Result(Struct):
     """What the search found about one rule."""
 
     failure: Failure | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 
 class Undefined(Exception):
@@ -20,8 +21,7 @@ class Rejected(Exception):
     """An attempt at an instance that does not satisfy the premises, or whose left side has no value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Perm:
+class Perm(Struct, frozen=True):
     """The arguments of ``(P perm inverse)``."""
 
     axes: tuple[int, ...]
@@ -36,8 +36,7 @@ class Perm:
         return all(self.inverse[axis] == i for i, axis in enumerate(self.axes))
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
+class Closure(Struct, frozen=True):
     """``(unstable-fn "name" captured…)``."""
 
     name: str

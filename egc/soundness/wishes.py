@@ -8,16 +8,16 @@ the end; whether all premises hold is decided afterwards, by the equations thems
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from egc.soundness.plan import Code
 
 Known = Callable[[Code], Any]  # the value of a code, None where it is not known yet
 
 
-@dataclass
-class Wish:
+class Wish(Struct):
     """Items of a vector by position, and its length; what is missing is free."""
 
     length: int | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from egc.runtime.artifact import Artifact, artifact_in_memory, layout_constants
 from egc.runtime.manifest import (

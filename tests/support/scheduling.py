@@ -4,7 +4,7 @@ know.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from egc.ir.dims import Dim, symbol
 from egc.ir.expr import Acc, Const, Expr, Load, call

@@ -5,10 +5,10 @@ what comes next.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from egc.codegen.emit import emit
 from egc.codegen.target import native, parse_arch

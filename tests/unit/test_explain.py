@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import asdict
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.make_models import make
