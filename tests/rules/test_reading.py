@@ -53,6 +53,13 @@ def test_expressions_round_trip(expr: s.Expr) -> None:
     assert command.value == expr
 
 
+def test_where_a_node_stands_is_no_part_of_what_it_is() -> None:
+    one, other, wrong = (parse(text).forms[0] for text in ("(F x 1)", "\n  (F  x 1)", "(F x 1.0)"))
+    assert one.span.start != other.span.start
+    assert (one == other, one != other, hash(one) == hash(other)) == (True, False, True)
+    assert (one == wrong, one != wrong) == (False, True)
+
+
 @given(st.text(alphabet='()" ;=>\\\n:abc1.-', max_size=60))
 def test_any_text_is_read_or_refused_with_places(text: str) -> None:
     file, errors = read(s.Source("<any>", text))
