@@ -30,7 +30,7 @@ class Fetch(Struct):
     """What a tile fetches in a step of its sums: a line of an access, at each of the places that the tile's
     axes have in `places`, into a cache. Where `along` is (sum, axis, n), the sum's axis is contiguous, and a
     line of n of its elements comes in n steps, for each of them at one position of `axis` further. A line is
-    left out that begins at most `reach` elements after the last one.
+    left out that begins at most `reach` elements after the one written last, which `_last` keeps.
     """
 
     memory: Memory

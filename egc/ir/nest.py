@@ -31,7 +31,8 @@ elements (zero-filled at the end);
 the block index becomes the outermost dim and the position in the block the innermost one. With ``ahead`` the
 next block is fetched into the core's own cache while one is in use; values do not change.
 
-``fetch`` says of an operand that each register tile of a reduction fetches what the next one reads of it.
+``fetch`` says of an operand that each register tile of a reduction fetches what the next one reads of it; or,
+if it is read where the sums are complete, what this one reads of it, before it begins.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Pack(Struct, frozen=True):
 
 class Nest(Struct, frozen=True):
     """A scheduled kernel. ``stages`` has the loops of each stage, inside ``shared``,
-    which run over shared axes; ``fetched`` the operands that are fetched a tile ahead.
+    which run over shared axes; ``fetched`` the operands that are fetched ahead.
     """
 
     kernel: Kernel
