@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 def command(console: Console, *words: str) -> None:
     """Echo and run `egc …`. Raises `CalledProcessError` where it fails."""
     console.print(f"\n[bold]$ egc {' '.join(words)}[/bold]", highlight=False)
-    subprocess.run([sys.executable, "-m", "egc.cli", *words], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "egc", *words], check=True, stdin=subprocess.DEVNULL)
 
 
 def before_after(model: Path, artifact: Path, timings: list[Timing]) -> Table:

@@ -134,7 +134,7 @@ def compile_artifact(model: Path, artifact: Path, threads: int, options: Sequenc
     command = [
         sys.executable,
         "-m",
-        "egc.cli",
+        "egc",
         "optimize",
         str(model),
         "-o",

@@ -44,9 +44,12 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--emit {other}: the target {args.target} has no such stage")
     suffix = ".optimized.onnx" if "onnx" in kinds else ".egc"
     output = args.output or args.model.parent / f"{args.model.stem}{suffix}"
-    if not kinds or "onnx" in kinds or args.output:
+    writes = not kinds or "onnx" in kinds or args.output
+    if writes:
         check_output(output, [args.model, *args.rules])
     compiled = compiled_model(args.model, options_of(args))
+    if writes:
+        check_output(output, compiled.imported.files)
     report = compiled.report()
     stages: dict[str, str] = {}
     if kinds:

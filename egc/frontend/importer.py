@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Origin(Struct, frozen=True):
 class Imported(Struct, frozen=True):
     """An imported model. Ports stand in ONNX order; ``hosted`` are the nodes that egc does not compile, and
     why; ``nodes`` is how many nodes the model has, ``origins`` what became of each; ``requirements`` is what
-    the run has to check.
+    the run has to check; ``files`` held its external data.
 
     An output's value may be an input or a constant of the graph, and two outputs may be one value.
     """
@@ -67,6 +68,7 @@ class Imported(Struct, frozen=True):
     nodes: int = 0
     origins: tuple[Origin, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def import_model(
@@ -106,7 +108,9 @@ def import_model(
     live = {source for node in graph.nodes for source in node.sources if node.op == "host"}
     hosted = tuple(node for node in emitter.hosted if node.title in live)
     origins = _origins(model, scope, context, graph)
-    return Imported(graph, inputs, ports, hosted, len(model.nodes), origins, requirements(graph))
+    return Imported(
+        graph, inputs, ports, hosted, len(model.nodes), origins, requirements(graph), model.external.files
+    )
 
 
 def _origins(model: Model, scope: Scope, context: Context, graph: Graph) -> tuple[Origin, ...]:

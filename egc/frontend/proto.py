@@ -54,6 +54,11 @@ class ExternalData:
         self.folder = folder
         self._maps: dict[Path, np.ndarray] = {}
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that were read, sorted."""
+        return tuple(sorted(self._maps))
+
     def read(self, tensor: TensorProto, wanted: int) -> np.ndarray:
         """The ``wanted`` bytes of an external tensor as a read-only view; BadProto where they are not to be
         had."""

@@ -136,18 +136,32 @@ def test_every_operator_that_nothing_can_run_is_named_at_once(egc: Run) -> None:
     assert not Path("m.egc").exists()
 
 
-def test_external_data_outside_the_models_folder(egc: Run) -> None:
-    Path("model").mkdir()
-    Path("secret").write_bytes(bytes(24))
+def outside(location: str) -> TensorProto:
+    """Six weights in another file."""
     weight = TensorProto(
         name="w", data_type=TensorProto.FLOAT, dims=[2, 3], data_location=TensorProto.EXTERNAL
     )
-    weight.external_data.add(key="location", value="../secret")
+    weight.external_data.add(key="location", value=location)
     weight.external_data.add(key="length", value="24")
+    return weight
+
+
+def test_external_data_outside_the_models_folder(egc: Run) -> None:
+    Path("model").mkdir()
+    Path("secret").write_bytes(bytes(24))
     add = helper.make_node("Add", ["x", "w"], ["y"])
-    status, _, err = egc("optimize", save("model/m.onnx", nodes=[add], initializers=[weight]))
+    status, _, err = egc("optimize", save("model/m.onnx", nodes=[add], initializers=[outside("../secret")]))
     assert status == 2 and "../secret" in one_error(err)
     assert not Path("model/m.egc").exists()
+
+
+def test_an_artifact_does_not_take_the_place_of_the_models_data(egc: Run) -> None:
+    Path("weights").write_bytes(bytes(range(24)))
+    model = save(nodes=[helper.make_node("Add", ["x", "w"], ["y"])], initializers=[outside("weights")])
+    status, _, err = egc("optimize", model, "-o", "weights")
+    assert status == 2 and "weights" in one_error(err)
+    assert Path("weights").read_bytes() == bytes(range(24))
+    assert egc("optimize", model)[0] == 0
 
 
 def test_huge_declared_tensors(egc: Run) -> None:
@@ -259,7 +273,7 @@ def test_no_room_on_disk(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 
     done = subprocess.run(
-        [sys.executable, "-m", "egc.cli", "optimize", path],
+        [sys.executable, "-m", "egc", "optimize", path],
         capture_output=True,
         text=True,
         preexec_fn=no_room,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-EGC = f"{sys.executable} -m egc.cli"
+EGC = f"{sys.executable} -m egc"
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,0 @@
-"""``python -m egc.cli``: the same as the command ``egc``."""
-
-from egc.cli import run
-
-run()
