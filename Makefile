@@ -44,6 +44,7 @@ $(BIN)/python:
 
 $(VENV)/.stamp-demo: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[verify]'
+	@$(BIN)/python -m compileall -q egc  # as pip does for what it copies: the first run need not wait for it
 	@touch $@
 
 $(VENV)/.stamp-test: $(INPUTS) | $(BIN)/python

@@ -171,7 +171,7 @@ def _data(dtype: str, shape: Sequence[int], numbers: np.random.Generator) -> np.
 
 def random_machine(rng: random.Random, held: Sequence[int], sizes: Sequence[int]) -> Machine:
     """A CPU with few lanes, tiles of sizes that may divide nothing, or of `sizes`, and caches that hold not
-    quite twice something of one of the bytes `held`, or nothing.
+    quite twice something of one of the bytes `held`, or nothing, as the first one does always.
     """
     base = _cpu()
     lanes = _some(rng, [size for size in sizes if size <= 32], (2, 3, 4))
@@ -187,7 +187,7 @@ def random_machine(rng: random.Random, held: Sequence[int], sizes: Sequence[int]
     caches = [2 * size - 1 for size in held] or [16]
     levels = tuple(replace(level, bytes=rng.choice(caches)) for level in base.levels[:-1])
     core = replace(base.core, vector_bits=32 * lanes)
-    return replace(base, core=core, tiles=tiles, levels=(*levels, base.levels[-1]))
+    return replace(base, core=core, tiles=tiles, l1_bytes=16.0, levels=(*levels, base.levels[-1]))
 
 
 def random_gpu(rng: random.Random, sizes: Sequence[int]) -> GpuMachine:
