@@ -241,7 +241,7 @@ class Extender:
                     min(moved * trips, max(moved, whole)) if moves_it else moved
                     for moved, whole, moves_it in zip(before, outer.bytes, moves, strict=True)
                 )
-                traffic.append(self._broken(fresh, bundle, inner.spans) if level else fresh)
+                traffic.append(self._broken(fresh, bundle, inner.spans, outer.spans) if level else fresh)
             else:
                 traffic.append(tuple(moved * trips for moved in before))
         new = state.copy()
@@ -259,15 +259,20 @@ class Extender:
                 new.surely = state.surely * count
         return new
 
-    def _broken(self, fresh: Bytes, bundle: Bundle, spans: Spans) -> Bytes:
-        """What comes from beyond the core's own caches, iteration by iteration of tiles of some spans: short
-        runs cost more than their bytes, for a prefetcher must see the beginning of each.
+    def _broken(self, fresh: Bytes, bundle: Bundle, inner: Spans, outer: Spans) -> Bytes:
+        """What comes from beyond the core's own caches, iteration by iteration of tiles of `inner` spans that
+        make up `outer` ones: short runs cost more than their bytes, for a prefetcher must see the beginning
+        of each. A tile that is one run may be continued by the next one.
         """
         stream = self.machine.stream_bytes
         return tuple(
-            moved * (1.0 + stream / (access.run(spans) * access.size))
+            moved * (1.0 + stream / (self._run(access, inner, outer) * access.size))
             for moved, access in zip(fresh, bundle.accesses, strict=True)
         )
+
+    def _run(self, access: Access, inner: Spans, outer: Spans) -> float:
+        run = access.run(inner)
+        return access.run(outer) if access.elements(inner) <= run else run
 
     def _trips(self, state: State, loop: For) -> float:
         """Iterations, the last one in part where the step does not divide: a smaller tile costs less, but

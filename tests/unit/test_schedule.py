@@ -350,3 +350,10 @@ def test_more_threads_are_predicted_faster() -> None:
     kernel = REAL["product-128x768x3072"]
     one, two = (schedule(kernel, machine, threads=n).cost.seconds for n in (1, 2))
     assert 0.45 < two / one < 0.6
+
+
+def test_a_panel_that_is_read_row_by_row_is_one_run() -> None:
+    """Wide panels of a matrix that no cache holds: their rows follow one another in memory."""
+    machine = load_machine("golden-cove-avx512")
+    nest = schedule(make.product(1, 16384, 4096), machine, threads=1).nest
+    assert nest.packs and nest.packs[0].block > machine.lanes(4), "several sums run at once"
