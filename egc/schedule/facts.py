@@ -91,9 +91,8 @@ class FactWriter:
         come from further away while used: line by line along a sum, for several positions of another axis;
         or, where the sums are complete, along the lanes.
 
-        What a tile reads has to stay in half of the first cache until the next tile uses it; taken for it
-        is a quarter as many positions as there are vector registers. Longer sums drive it out again: a
-        product of 128x3072x768 loses a tenth where each tile fetches what the next one reads.
+        What a tile reads in all its steps is taken for a register tile of a quarter as many positions as
+        there are vector registers.
         """
         reading = [access for access in model.accesses if access.reduced]
         if not any(access.constant for access in reading):
@@ -113,8 +112,8 @@ class FactWriter:
             spans = {axis: model.extents[axis] for axis in model.reduction}
             nearest = min(rows, key=lambda axis: strides[axis] or 0)
             spans[nearest] = min(self.machine.core.registers // 4, model.extents[nearest])
-            if access.bytes(spans, self.machine.line_bytes) < self.machine.l1_bytes / 2:
-                self.add("streams", body, access.buffer)
+            self.add("first-cache", int(self.machine.l1_bytes))
+            self.add("streams", body, access.buffer, int(access.bytes(spans, self.machine.line_bytes)))
 
     def vector_counts(self, model: StageModel, axis: str, lanes: int) -> list[int]:
         """How many vectors side by side are worth trying along an axis."""
