@@ -204,9 +204,8 @@ class Chooser:
             touched if access.constant else 0.0
             for access, touched in zip(state.bundle.accesses, shape.bytes, strict=True)
         )
-        own = (
-            len(self.machine.levels) - 1
-        )  # boundaries that a constant crosses on its way from the last cache
+        # All boundaries but the one to memory: a constant crosses them on its way from the last cache.
+        own = len(self.machine.levels) - 1
         home = [cold] * own + [tuple(0.0 for _ in cold)]
         warm = state.copy()
         warm.traffic = tuple(

@@ -7,6 +7,7 @@ something is reused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from egc.ir.kernel import Kernel
@@ -16,6 +17,8 @@ from egc.schedule.cells import Facts, Row
 
 # Reductions whose result does not depend on the order of their operands, for any dtype.
 _ASSOCIATIVE = frozenset({"max", "min", "and", "or"})
+
+_WHOLE = float(1 << 60)  # bytes of a cache that is all of memory, in an integer of egglog's
 
 
 def axis_name(kernel: Kernel, stage: int, axis: str) -> str:
@@ -149,17 +152,11 @@ class FactWriter:
                     self.far(model, access, along[0], width)
 
     def far(self, model: StageModel, access: Access, dim: int, width: int) -> None:
-        """Whether to think of fetching panels ahead: the first cache does not hold the constant, and the
-        core's own ones hold two panels of it beside as much again.
-        """
-        own = self.machine.levels[0].bytes
-        panel = access.total / access.dims[dim].extent * width
-        if (
-            model.static.issuperset(model.parallel)
-            and 3 * panel <= own
-            and access.total > self.machine.l1_bytes
-        ):
-            self.add("far", access.buffer, width)
+        """How large the panels of a constant are that the first cache does not hold."""
+        if model.static.issuperset(model.parallel) and access.total > self.machine.l1_bytes:
+            panel = math.ceil(access.total / access.dims[dim].extent * width)
+            self.add("own-cache", int(min(self.machine.levels[0].bytes, _WHOLE)))
+            self.add("far", access.buffer, width, panel)
 
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:
         """Sizes of register tiles and blocks."""
