@@ -18,7 +18,9 @@ from egc.codegen.program import packed
 from egc.codegen.target import Target
 from egc.ir.nest import Nest
 
-_TURN_S = 1e-3  # shorter than a scheduler's time slice: on a busy machine some turns are not interrupted
+_TURN_S = (
+    8e-3  # several runs of the longest kernels: weights come back to a shared cache from the second one on
+)
 _ROUNDS = 200
 
 # Calls the function job[0] with each of the job[1] tables job[3 + i] in turn, once as many threads have

@@ -53,9 +53,10 @@ class Core(Struct, frozen=True):
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
     dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
     that is not unrolled, of which the part `loop_hidden` runs beside multiply-adds that leave it ports;
-    `horizontal` is cycles to combine the lanes of a register; `translate` is cycles
-    for an access to a page not used lately; `remainder` is what a cut-off tile costs beyond its share, in
-    tiles; `spare` registers are left to the code generator.
+    `horizontal` is cycles to combine the lanes of a register; `translate` is cycles for an access to a page
+    not used lately; `remainder` is what a cut-off tile costs beyond its share, in tiles; `turn` is cycles for
+    a tile that adds a part of its sums, to have them from memory and back; `spare` registers are left to the
+    code generator.
     """
 
     hertz: float
@@ -74,6 +75,7 @@ class Core(Struct, frozen=True):
     horizontal: float
     translate: float
     remainder: float
+    turn: float
 
 
 class Level(Struct, frozen=True):
@@ -89,14 +91,16 @@ class Level(Struct, frozen=True):
 
 class Tiles(Struct, frozen=True):
     """Candidates for the loop e-graph: copies of a parallel axis, copies of a second one outside it,
-    vectors side by side, copies of a reduction axis, block sizes in tiles, sizes of the tile that the
-    stages of a fused kernel share; and how much straight-line code one tile may be (instructions).
+    vectors side by side, copies of a reduction axis, positions of one in a chunk of its sums, block sizes in
+    tiles, sizes of the tile that the stages of a fused kernel share; and how much straight-line code one tile
+    may be (instructions).
     """
 
     unroll: tuple[int, ...]
     outer: tuple[int, ...]
     vectors: tuple[int, ...]
     reduction: tuple[int, ...]
+    sums: tuple[int, ...]
     block: tuple[int, ...]
     shared: tuple[int, ...]
     instructions: int
@@ -105,11 +109,12 @@ class Tiles(Struct, frozen=True):
 class Machine(Struct, frozen=True, dict=True):
     """A processor as the cost models see it. `levels` are the memories outside the first cache, nearest
     first, the last one being main memory (its `bytes` is infinite); `l1_bytes` is the first cache.
-    `overlap` is the part of the shorter costs that hides behind the longest one; `exposed` the part of
-    the time of fetching constants from beyond the core's own caches that multiply-adds wait for. `launch`
-    is seconds a kernel, `fork` seconds more for one whose iterations are shared among threads.
-    `symbolic_extent` is what an unknown extent counts for. A run of contiguous bytes from beyond the core's
-    own caches costs `stream_bytes` more than it has.
+    Costs t that overlap take (Σ tᵖ)^(1/p) together, where p is `overlap`: 1 where they add up, the larger
+    the more hides behind the longest one. `exposed` is the part of the time of fetching constants from beyond
+    the core's own caches that multiply-adds wait for; what is fetched ahead is late, too, by `late` times the
+    part that it takes of the core's last cache. `launch` is seconds a kernel, `fork` seconds more for one
+    whose iterations are shared among threads. `symbolic_extent` is what an unknown extent counts for. A run
+    of contiguous bytes from beyond the core's own caches costs `stream_bytes` more than it has.
     """
 
     name: str
@@ -124,6 +129,7 @@ class Machine(Struct, frozen=True, dict=True):
     stream_bytes: int
     overlap: float
     exposed: float
+    late: float
     launch: float
     fork: float
     symbolic_extent: int
@@ -244,6 +250,8 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
     )
     if levels[-1].bytes != float("inf"):
         raise ValueError("the last entry of [[memory]] is main memory and has no size")
+    if table["overlap"] < 1:
+        raise ValueError("`overlap` is less than 1")
     core = dict(table["core"])
     core["hertz"] = core.pop("ghz") * 1e9
     tiles = {key: tuple(v) if isinstance(v, list) else v for key, v in table["tiles"].items()}
@@ -260,6 +268,7 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         stream_bytes=table["stream_bytes"],
         overlap=table["overlap"],
         exposed=table["exposed"],
+        late=table["late"],
         launch=table["launch_ns"] * 1e-9,
         fork=table["fork_ns"] * 1e-9,
         symbolic_extent=table["symbolic_extent"],

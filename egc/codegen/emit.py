@@ -8,7 +8,7 @@ thread calls it and does its share of the `par` loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -16,13 +16,13 @@ from egc.codegen.builder import Builder, Value
 from egc.codegen.evaluate import Evaluator
 from egc.codegen.memory import Memory
 from egc.codegen.scalars import Scalars, memory_type
-from egc.codegen.storage import plan_locals, tile_start
+from egc.codegen.storage import plan_locals, plan_sums, sums_dtype, sums_name, tile_start
 from egc.codegen.target import Target
 from egc.codegen.tile import StageWriter
 from egc.codegen.walk import Walk, leading_parallel
 from egc.ir.dims import Dim, product
-from egc.ir.kernel import Kernel
-from egc.ir.nest import Nest, check_nest
+from egc.ir.kernel import Kernel, Stage
+from egc.ir.nest import Loop, Nest, check_nest
 
 
 class Emitted(Struct, frozen=True):
@@ -61,7 +61,8 @@ class _KernelWriter:
         self.kernel = nest.kernel
         self.b = Builder()
         self.scalars = Scalars(self.b)
-        storages, self.scratch_bytes = plan_locals(nest)
+        storages, scratch = plan_locals(nest)
+        self.sums, self.scratch_bytes = plan_sums(nest, scratch)
         packs = {pack.buffer: pack for pack in nest.packs}
         self.memory = Memory(self.b, self.scalars, self.kernel, storages, packs, frozenset(nest.fetched))
         self.evaluator = Evaluator(self.memory, self.scalars)
@@ -86,24 +87,27 @@ class _KernelWriter:
             memory.values[name] = b.pure(f"load i64, {at}, align 8", "i64", 1, at)
         for position, buffer in enumerate(self.kernel.params):
             memory.pointers[buffer.name] = self._pointer_argument(position)
-        scratch: Value | None = None
         for buffer in self.kernel.locals:
             storage = memory.storages[buffer.name]
-            if storage.offset is None:
-                name = b.name("local")
-                size = product(storage.shape)
-                elem = memory_type(buffer.type.dtype)
-                b.allocas.append(f"%{name} = alloca [{max(int(size), 1)} x {elem}], align 64")  # type: ignore[arg-type]
-                memory.pointers[buffer.name] = Value(f"%{name}", "ptr")
-                continue
-            if scratch is None:
-                base = self._pointer_argument(len(self.kernel.params))
-                own = b.mul(self.tid, memory.value(self.scratch_bytes))
-                scratch = b.pure(f"getelementptr i8, {base}, {own}", "ptr", 1, base, own)
-            offset = memory.value(storage.offset)
-            memory.pointers[buffer.name] = b.pure(
-                f"getelementptr i8, {scratch}, {offset}", "ptr", 1, scratch, offset
-            )
+            dtype = memory_type(buffer.type.dtype)
+            memory.pointers[buffer.name] = self._local(dtype, product(storage.shape), storage.offset)
+        for stage in self.kernel.stages:
+            if sums := self.sums.get(stage.name):
+                dtype = memory_type(sums_dtype(stage.value.dtype))
+                memory.pointers[sums_name(stage)] = self._local(dtype, sums.elements, sums.offset)
+
+    def _local(self, elem: str, count: Dim, offset: Dim | None) -> Value:
+        """The address of local memory: `offset` bytes into the thread's scratch, or on the stack."""
+        b, memory = self.b, self.memory
+        if offset is None:
+            name = b.name("local")
+            b.allocas.append(f"%{name} = alloca [{max(int(count), 1)} x {elem}], align 64")  # type: ignore[arg-type]
+            return Value(f"%{name}", "ptr")
+        base = self._pointer_argument(len(self.kernel.params))
+        own = b.mul(self.tid, memory.value(self.scratch_bytes))
+        scratch = b.pure(f"getelementptr i8, {base}, {own}", "ptr", 1, base, own)
+        at = memory.value(offset)
+        return b.pure(f"getelementptr i8, {scratch}, {at}", "ptr", 1, scratch, at)
 
     def _pointer_argument(self, position: int) -> Value:
         at = self.b.pure(f"getelementptr ptr, ptr %bufs, i64 {position}", "ptr", 1)
@@ -121,7 +125,7 @@ class _KernelWriter:
         stage, loops = self.kernel.stages[position], self.nest.loops(position)
         walk = Walk(self.memory, stage.all_axes)
         count = 0 if stage.ordered or stage.mode != "set" else leading_parallel(loops)
-        writer = StageWriter(stage, loops[count:], walk, self.evaluator)
+        writer = StageWriter(stage, loops[count:], walk, self.evaluator, self.sums.get(stage.name))
         if count:
             self.b.scope(lambda: walk.parallel(loops[:count], self.tid, self.nthreads, writer.write))
         else:
@@ -129,7 +133,10 @@ class _KernelWriter:
 
     def _all_stages(self) -> None:
         for stage, loops in zip(self.kernel.stages, self.nest.stages, strict=True):
-            StageWriter(stage, loops, Walk(self.memory, stage.all_axes), self.evaluator).write()
+            self._stage(stage, loops, Walk(self.memory, stage.all_axes))
+
+    def _stage(self, stage: Stage, loops: Sequence[Loop], walk: Walk) -> None:
+        StageWriter(stage, loops, walk, self.evaluator, self.sums.get(stage.name)).write()
 
     def _shared_stages(self) -> None:
         """Stages inside shared loops, of which the parallel ones are shared among the threads."""
@@ -144,7 +151,7 @@ class _KernelWriter:
             for stage, own in zip(kernel.stages, self.nest.stages, strict=True):
                 inner = Walk(self.memory, stage.all_axes)
                 inner.axes.update(walk.axes)
-                StageWriter(stage, own, inner, self.evaluator).write()
+                self._stage(stage, own, inner)
 
         def rest(position: int) -> None:
             if position == len(loops):

@@ -87,7 +87,8 @@ def fetch_results(result: Expr, points: Sequence[Mapping[str, Position]], memory
 
 
 def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Iterator[Fetch]:
-    """A share of the next panel of a constant.
+    """A share of the next panel of a constant; or, where its sums are made in chunks, of the panel's rows of
+    the next chunk, after the last of which the next panel's first ones follow in memory.
 
     The tiles that use one panel fetch one part of the next one each, and line after line of it: so the
     processor sees an ascending stream, and fetches ahead of that by itself. Two lines a step from far
@@ -97,7 +98,7 @@ def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Iterator[F
     memory = walk_.memory
     access = memory.access(load.buffer, load.index)
     block = memory.packs[load.buffer].block
-    sums = {axis.name: axis.extent for axis in stage.reduce}
+    sums = {axis.name: walk_.axes[axis.name] for axis in stage.reduce}
     strides = affine(access.flat, frozenset(sums))
     if access.indirect or strides is None:
         return
@@ -108,15 +109,20 @@ def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Iterator[F
     if shares > 1:
         steps: Dim = 1
         for axis in sums.keys() & strides.keys():
-            steps = steps * sums[axis]
+            steps = steps * sums[axis].span
         share = memory.b.binary("urem", memory.value(number), memory.b.i64(shares))
         first = memory.bind("share", share, shares) * steps * each
     flat = strides.pop("", 0) + first
     for axis, stride in strides.items():
-        flat = flat + sym(axis) * floordiv(stride * each, block)
+        begin = sums[axis].start
+        flat = flat + begin * stride + (sym(axis) - begin) * floordiv(stride * each, block)
     # The last panel has none after it: a prefetch of what is no memory does nothing.
     place = {axis.name: Position(walk_.position(axis.name)) for axis in stage.axes}
-    place[lanes_axis] = Position(place[lanes_axis].dim + block)
+    chunk = next((loop for loop in reversed(walk_.loops) if loop.axis in strides), None)
+    if chunk is None:
+        place[lanes_axis] = Position(place[lanes_axis].dim + block)
+    else:
+        flat = flat + strides[chunk.axis] * chunk.step
     line = _LINE_BYTES // itemsize(load.dtype)
     for offset in range(0, each, line):
         part = replace(access, flat=flat + offset)

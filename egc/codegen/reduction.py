@@ -14,6 +14,7 @@ from egc.codegen.fetch import Fetch
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
 from egc.codegen.scalars import is_floating, register_type
+from egc.codegen.waiting import Waiting
 from egc.codegen.walk import AxisState, Walk
 from egc.errors import CompileError
 from egc.ir.dims import Dim, floordiv, mod
@@ -37,6 +38,7 @@ class Reduction:
         walk: Walk,
         evaluator: Evaluator,
         ahead: Sequence[Fetch] = (),
+        waiting: Waiting | None = None,
     ) -> None:
         assert stage.combine is not None
         self.combine = stage.combine
@@ -48,17 +50,20 @@ class Reduction:
         self.memory = walk.memory
         self.evaluator = evaluator
         self.ahead = ahead
+        self.waiting = waiting
         self.lane_axis = next((loop.axis for loop in loops if loop.kind == "vec"), None)
         self.points: Sequence[Positions] = []
 
     def write(self, points: Sequence[Positions]) -> list[Value]:
-        """The finished reduction at every point of the tile."""
+        """The reduction at every point of the tile: finished, or as far as this turn takes it."""
         self.points = points
         dtype = self.value.dtype
         elem = register_type(dtype)
         identity = self.evaluator.scalars.const(combiner_identity(self.combine, dtype), dtype)
         lanes = [self._lanes(point) for point in points]
         accs = [self.b.splat(Value(identity.ref, elem), count) for count in lanes]
+        if self.waiting:
+            accs = self.waiting.begin(points, accs)
         if all(axis.extent != 0 for axis in self.stage.reduce):
             accs = self._loops(self.loops, {}, accs)
         if self.lane_axis is None:

@@ -5,13 +5,14 @@ thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from msgspec import Struct
 
 from egc.codegen.indices import sym
 from egc.ir.dims import Dim, ceildiv, evaluate, product
 from egc.ir.expr import IndexExpr
-from egc.ir.kernel import Buffer, Kernel
+from egc.ir.kernel import Buffer, Kernel, Stage
 from egc.ir.nest import Nest
 from egc.ir.types import itemsize
 
@@ -64,9 +65,62 @@ def plan_locals(nest: Nest) -> tuple[Mapping[str, Storage], Dim]:
     return storages, scratch
 
 
+class Sums(Struct, frozen=True):
+    """The memory in which sums of a stage wait while other tiles have their turn (Nest.chunks): how many
+    positions it has of every parallel axis, the axis of the lanes last; and its place, as of a Storage.
+    """
+
+    extents: Mapping[str, int]
+    offset: Dim | None
+
+    @property
+    def elements(self) -> int:
+        """How many sums there are."""
+        return prod(self.extents.values())
+
+
+def sums_name(stage: Stage) -> str:
+    """What the memory of a stage's waiting sums is called."""
+    return f"_sums_{stage.name}"
+
+
+def sums_dtype(dtype: str) -> str:
+    """As what sums of `dtype` are kept in memory: with all the bits that they have in registers."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def plan_sums(nest: Nest, scratch: Dim) -> tuple[Mapping[str, Sums], Dim]:
+    """The memory of waiting sums by stage, after `scratch` bytes of other things; and the bytes of all."""
+    found: dict[str, Sums] = {}
+    for position, stage in enumerate(nest.kernel.stages):
+        chunks = nest.chunks(position)
+        if not chunks:
+            continue
+        loops = nest.loops(position)
+        outside = loops[: loops.index(chunks[0])]
+        lanes = next((loop.axis for loop in loops if loop.kind == "vec"), None)
+        extents: dict[str, int] = {}
+        for axis in sorted(stage.axes, key=lambda axis: axis.name == lanes):
+            extent = evaluate(axis.extent, {})
+            steps = [min(loop.step, extent) for loop in loops if loop.axis == axis.name]
+            extents[axis.name] = min([extent, *(loop.step for loop in outside if loop.axis == axis.name)])
+            if axis.name == lanes:
+                vector = min([extent, *(step for step in steps if step > 1)])
+                # The last vector of a row may have lanes that are no elements.
+                whole = -(-extents[lanes] // vector) * vector
+                extents[lanes] = whole - vector + (1 << (vector - 1).bit_length())
+        size = prod(extents.values()) * itemsize(sums_dtype(stage.value.dtype))
+        if size <= _STACK_BYTES:
+            found[stage.name] = Sums(extents, None)
+        else:
+            found[stage.name] = Sums(extents, scratch)
+            scratch = scratch + ceildiv(size, _ALIGNMENT) * _ALIGNMENT
+    return found, scratch
+
+
 def scratch_bytes(nest: Nest, dims: Mapping[str, int]) -> int:
     """Bytes of scratch that each thread of the kernel needs where the dims have these values."""
-    return evaluate(plan_locals(nest)[1], dims)
+    return evaluate(plan_sums(nest, plan_locals(nest)[1])[1], dims)
 
 
 def _tile(nest: Nest, axis: str) -> int:

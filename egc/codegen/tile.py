@@ -18,9 +18,11 @@ from egc.codegen.fetch import fetch_results, fetches
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
 from egc.codegen.reduction import Reduction
+from egc.codegen.storage import Sums
+from egc.codegen.waiting import Waiting
 from egc.codegen.walk import Walk
 from egc.errors import CompileError
-from egc.ir.dims import mod
+from egc.ir.dims import Dim, mod
 from egc.ir.expr import expand_definitions
 from egc.ir.kernel import Stage
 from egc.ir.nest import Loop
@@ -29,8 +31,16 @@ from egc.ir.nest import Loop
 class StageWriter:
     """Writes one stage inside the loops that are open in `walk`."""
 
-    def __init__(self, stage: Stage, loops: Sequence[Loop], walk: Walk, evaluator: Evaluator) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        loops: Sequence[Loop],
+        walk: Walk,
+        evaluator: Evaluator,
+        sums: Sums | None = None,
+    ) -> None:
         self.stage = stage
+        self.sums = sums
         self.walk = walk
         self.b = walk.b
         self.memory = walk.memory
@@ -44,6 +54,8 @@ class StageWriter:
         self.outer = list(loops[:root])
         self.tile = [loop for loop in loops[root:] if loop.axis not in reductions]
         self.inner = [loop for loop in loops[root:] if loop.axis in reductions]
+        self.chunks = [loop for loop in self.outer if loop.axis in reductions]
+        self.origin: dict[str, Dim] = {}  # where the axes stand outside the chunks
 
     def write(self) -> None:
         """The whole stage, in a region of its own."""
@@ -56,6 +68,8 @@ class StageWriter:
 
     def _open(self, loops: Sequence[Loop]) -> None:
         if loops:
+            if self.chunks and loops[0] is self.chunks[0]:
+                self.origin = {axis.name: self.walk.position(axis.name) for axis in self.stage.axes}
             self.walk.sequential(loops[0], lambda: self._open(loops[1:]))
         elif all(axis.extent != 0 for axis in self.stage.axes):
             self._variants(list(dict.fromkeys(loop.axis for loop in self.tile)), {})
@@ -166,9 +180,18 @@ class StageWriter:
             return
         fetch_results(self.result, points, self.memory)
         ahead = list(fetches(self.stage, self.tile, self.walk))
-        reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator, ahead)
-        for point, acc in zip(points, reduction.write(points), strict=True):
-            self._finish(Point(point, acc))
+        waiting = Waiting(self.stage, self.sums, self.chunks, self.origin, self.walk) if self.sums else None
+        reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator, ahead, waiting)
+        accs = reduction.write(points)
+
+        def finish() -> None:
+            for point, acc in zip(points, accs, strict=True):
+                self._finish(Point(point, acc))
+
+        if waiting:
+            waiting.finish_or_store(points, accs, finish)
+        else:
+            finish()
 
     def _finish(self, point: Point) -> None:
         stage = self.stage

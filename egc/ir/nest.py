@@ -20,8 +20,11 @@ Kinds:
     block    GPU: one iteration a block of threads; only outermost loops
     thread   GPU: one iteration a thread of the block; outside the loops over reduction axes
 
-Inside the outermost loop over a reduction axis, loops over parallel axes are ``unroll`` or ``vec``: the
-partial results of that tile are held in registers across the whole reduction. A ``vec`` loop over a reduction
+Inside a loop over a reduction axis, loops over parallel axes are ``unroll`` or ``vec``: the partial results
+of that register tile are held in registers across the whole reduction. A ``seq`` loop over a reduction axis
+may also have ``seq`` loops over parallel axes inside: then it is a chunk loop, in which whole tiles take
+turns. Each tile adds a part of its sums in its turn, and they wait in memory until the next one. The step of
+a chunk loop divides the extent, and all extents are known when compiling. A ``vec`` loop over a reduction
 axis keeps one partial result per lane and combines the lanes at the end; a ``thread`` loop over a reduction
 axis does the same with the threads of a block: it has step 1, is innermost, and then no other loop of the
 stage is a ``thread`` loop.
@@ -42,7 +45,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from egc.ir.dims import Dim, ceildiv, dim_min
-from egc.ir.kernel import Kernel, print_kernel
+from egc.ir.kernel import Kernel, Stage, print_kernel
 
 KINDS = ("par", "seq", "unroll", "vec", "block", "thread")
 
@@ -92,6 +95,14 @@ class Nest(Struct, frozen=True):
         """All loops round a stage's body, shared ones first."""
         return (*self.shared, *self.stages[stage])
 
+    def chunks(self, stage: int) -> tuple[Loop, ...]:
+        """The loops over reduction axes of a stage inside which whole tiles take turns."""
+        loops = self.loops(stage)
+        reductions = {axis.name for axis in self.kernel.stages[stage].reduce}
+        turns = [i for i, loop in enumerate(loops) if loop.kind == "seq" and loop.axis not in reductions]
+        last = turns[-1] if turns else 0
+        return tuple(loop for loop in loops[:last] if loop.axis in reductions)
+
     def trips(self, stage: int) -> tuple[Dim, ...]:
         """The greatest trip count of every loop round a stage."""
         remaining = {axis.name: axis.extent for axis in self.kernel.stages[stage].all_axes}
@@ -116,6 +127,9 @@ def check_nest(nest: Nest) -> None:
         extents = {axis.name: axis.extent for axis in stage.all_axes}
         reductions = {axis.name for axis in stage.reduce}
         step: dict[str, int] = {}
+        chunks = nest.chunks(i)
+        if chunks and (why := _no_chunks(stage, loops, chunks)):
+            raise NestError(f"stage {stage.name}, {chunks[0]}: {why}")
         in_reduction = past_par = False
         for position, loop in enumerate(loops):
             where = f"stage {stage.name}, {loop}"
@@ -138,12 +152,36 @@ def check_nest(nest: Nest) -> None:
                     raise NestError(f"{where}: the threads have another loop already")
             if loop.kind == "vec" and (position != len(loops) - 1 or loop.step != 1):
                 raise NestError(f"{where}: vec is innermost and has step 1")
-            if in_reduction and loop.axis not in reductions and loop.kind not in ("unroll", "vec"):
-                raise NestError(f"{where}: inside a reduction only unroll and vec run over parallel axes")
+            if in_reduction and loop.axis not in reductions and loop.kind not in ("seq", "unroll", "vec"):
+                raise NestError(
+                    f"{where}: inside a reduction only seq, unroll and vec run over parallel axes"
+                )
             in_reduction |= loop.axis in reductions
         for name, extent in extents.items():
             if step.get(name, 0) != 1 and extent != 1:
                 raise NestError(f"stage {stage.name}: the loops do not reach every element of axis {name}")
+
+
+def _no_chunks(stage: Stage, loops: tuple[Loop, ...], chunks: tuple[Loop, ...]) -> str | None:
+    """Why the sums of a stage cannot wait in memory between `chunks`; None where they can."""
+    extents = {axis.name: axis.extent for axis in stage.all_axes}
+    if stage.ordered or stage.mode != "set":
+        return "what is computed in order is not computed in turns"
+    if any(loop.kind in ("block", "thread") for loop in loops):
+        return "the sums of a GPU's threads stay in their registers"
+    if any(loop.kind == "vec" and loop.axis in {a.name for a in stage.reduce} for loop in loops):
+        return "the partial results of lanes do not wait for other tiles"
+    for loop in chunks:
+        extent = extents[loop.axis]
+        if loop.kind != "seq":
+            return "only seq loops have tiles that take turns inside"
+        if not isinstance(extent, int) or extent % loop.step:
+            return (
+                f"steps of {loop.step} do not divide the extent {extent}, as they must where tiles take turns"
+            )
+    if not all(isinstance(extent, int) for extent in extents.values()):
+        return "tiles take turns only where all extents are known when compiling"
+    return None
 
 
 def print_nest(nest: Nest) -> Iterator[str]:

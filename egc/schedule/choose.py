@@ -123,6 +123,7 @@ class Chooser:
             a.l1 + b.l1,
             tuple((*x, *y) for x, y in zip(a.traffic, b.traffic, strict=True)),
             packs=(*a.packs, *b.packs),
+            comes=max(a.comes, b.comes),
             stages=(*(a.stages or (a.loops,)), *(b.stages or (b.loops,))),
         )
 
@@ -174,7 +175,7 @@ class Chooser:
         if state.phase == STRAIGHT:
             return (float(len(state.loops)),)
         terms = self.terms(state, 1, 1.0)
-        return (self.whole(terms), *terms)
+        return (self.whole(terms) + self.waiting(state, terms, 1.0), *terms)
 
     def terms(self, state: State, threads: int, share: float) -> list[float]:
         """Seconds of arithmetic, first cache and every boundary; `share` is the busiest thread's part of
@@ -190,7 +191,10 @@ class Chooser:
     def whole(self, terms: Sequence[float]) -> float:
         """Terms that overlap, as one figure."""
         longest = max(terms)
-        return longest + (1 - self.machine.overlap) * (sum(terms) - longest)
+        if not longest:
+            return 0.0
+        power = self.machine.overlap
+        return float(longest * sum((term / longest) ** power for term in terms) ** (1 / power))
 
     def cost(self, state: State) -> Cost:
         """The predicted cost of a finished nest, with data at home in the nearest memory that holds all of
@@ -227,18 +231,25 @@ class Chooser:
 
     def waiting(self, state: State, terms: Sequence[float], share: float) -> float:
         """Seconds in which multiply-adds wait for constants from beyond the core's own caches, because the
-        latency of their first use is longer than what may run ahead of it: not where they are fetched ahead,
-        nor where all waits for that memory anyhow.
+        latency of their first use is longer than what may run ahead of it: not where they are fetched ahead
+        and still there when they are used, nor where that memory takes twice as long as they do, and all
+        wait for it.
         """
         far = 0.0
         for level, moved in zip(self.machine.levels[1:], state.traffic[1:], strict=True):
             late = sum(
-                amount
+                amount * (self.late(state) if access.ahead else 1.0)
                 for access, amount in zip(state.bundle.accesses, moved, strict=False)
-                if access.constant and access.reduced and not access.ahead
+                if access.constant and access.reduced
             )
             far = max(far, late * share / level.bandwidth, late / level.shared_bandwidth)
-        return self.machine.exposed * max(0.0, min(far, terms[0] - far))
+        return self.machine.exposed * max(0.0, min(far, 2 * terms[0] - far))
+
+    def late(self, state: State) -> float:
+        """The part of constants fetched ahead that is not in the core's own cache when it is used: what comes
+        at once waits for as long as that many bytes are used, and others drive it out meanwhile.
+        """
+        return min(1.0, self.machine.late * state.comes / self.machine.levels[0].bytes)
 
 
 def busiest(iterations: float, threads: int) -> float:

@@ -81,7 +81,7 @@ class FactWriter:
             counts = self.vector_counts(model, axis, lanes)
             for count in counts:
                 self.add("vectors", name[axis], lanes, count)
-            self.constants(body, model, axis, [lanes * count for count in counts])
+            self.constants(body, model, axis, [lanes * count for count in counts], whole)
         self.tiles(model, vector, {axis: name[axis] for axis in order})
         if not whole:
             for axis in shared & set(model.parallel):
@@ -130,7 +130,7 @@ class FactWriter:
             if count <= most and (axis in model.static or count * lanes < extent)
         ]
 
-    def constants(self, body: str, model: StageModel, axis: str, widths: Sequence[int]) -> None:
+    def constants(self, body: str, model: StageModel, axis: str, widths: Sequence[int], whole: bool) -> None:
         """Constants that may be cut into panels along an axis of the lanes: all other axes step over whole
         panels.
         """
@@ -144,19 +144,44 @@ class FactWriter:
             if len(uses) > 1 or len(along) > 1 or access.stride[axis] is None:
                 continue
             steps = dict(access.dims[along[0]].steps)
+            chunk = self.chunks(model, access) if whole else 1.0
             for width in widths:
                 if steps[axis] == 1 and all(
                     step % width == 0 for name, step in steps.items() if name != axis
                 ):
                     self.add("panel", body, access.buffer, along[0], width)
-                    self.far(model, access, along[0], width)
+                    self.far(model, access, along[0], width, chunk)
 
-    def far(self, model: StageModel, access: Access, dim: int, width: int) -> None:
-        """How large the panels of a constant are that the first cache does not hold."""
+    def far(self, model: StageModel, access: Access, dim: int, width: int, chunk: float) -> None:
+        """How large the panels of a constant are that the first cache does not hold, and a part `chunk` of
+        each.
+        """
         if model.static.issuperset(model.parallel) and access.total > self.machine.l1_bytes:
-            panel = math.ceil(access.total / access.dims[dim].extent * width)
+            panel = access.total / access.dims[dim].extent * width
             self.add("own-cache", int(min(self.machine.levels[0].bytes, _WHOLE)))
-            self.add("far", access.buffer, width, panel)
+            for part in dict.fromkeys((1.0, chunk)):
+                self.add("far", access.buffer, width, math.ceil(panel * part))
+
+    def chunks(self, model: StageModel, access: Access) -> float:
+        """State how the sums over a constant may be cut into chunks, in which tiles take turns: along their
+        last axis by the first length of the machine's list that divides it, along the others at every
+        position. Returns the part of the sums that is one chunk.
+        """
+        turns = [axis for axis in model.parallel if not access.depends(axis)]
+        several = math.prod(model.extents[axis] for axis in turns) > max(self.machine.tiles.unroll)
+        if not (several and model.static.issuperset(model.extents)):
+            return 1.0
+        *outer, last = model.reduction
+        extent = model.extents[last]
+        length = next((n for n in self.machine.tiles.sums if extent % n == 0 and n < extent), None)
+        if length is None:
+            return 1.0
+        self.add("chunk", last, length)
+        for axis in outer:
+            self.add("chunk", axis, 1)
+        for axis in turns:
+            self.add("turn", axis)
+        return length / math.prod(model.extents[axis] for axis in model.reduction)
 
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:
         """Sizes of register tiles and blocks."""

@@ -22,7 +22,7 @@ from egc.schedule.tile import TileModel
 
 Spans: TypeAlias = "Mapping[str, int]"
 Bytes: TypeAlias = "tuple[float, ...]"  # by access
-STRAIGHT, REDUCING, DONE, JOINED = range(4)
+STRAIGHT, REDUCING, WAITING, DONE, JOINED = range(5)
 
 
 class Footprints:
@@ -94,8 +94,10 @@ class State(Struct):
 
     `compute` and `l1` are cycles; `traffic` is, for each boundary between memories, the bytes of each
     access. `tiles` holds the span of every axis in the register tile. `parallel` counts the iterations
-    shared among threads, `surely` those that are there whatever the symbolic extents are. A state is never
-    changed once it is kept.
+    shared among threads, `surely` those that are there whatever the symbolic extents are. `finish` is what
+    follows complete sums; where a state is WAITING, of all its tiles, whose sums wait in memory for the rest.
+    `comes` is the bytes of constants that are fetched ahead at once, while as many are used: so far, and for
+    good once it is `settled`. A state is never changed once it is kept.
     """
 
     phase: int
@@ -114,6 +116,8 @@ class State(Struct):
     packs: tuple[tuple[str, int, int, bool], ...] = ()
     parallel: float = 1.0
     surely: float = 1.0
+    comes: float = 0.0
+    settled: bool = False
     stages: tuple[tuple[For, ...], ...] = ()
 
     def copy(self) -> State:
@@ -144,13 +148,15 @@ class Extender:
         if reducing:
             if state.phase == STRAIGHT:
                 ready = self._tile(state, loop.child)
-            elif state.phase != REDUCING:
+            elif state.phase not in (REDUCING, WAITING) or loop.kind != "seq":
                 return None
-        elif state.phase in (STRAIGHT, REDUCING):
-            ready = self.finished(state, loop.child)
+        elif state.phase in (STRAIGHT, REDUCING, WAITING):
+            ready = self.finished(state, loop.child) or self._waiting(state, loop)
         if ready is None:
             return None
-        return self._loop(ready, loop, eclass, REDUCING if reducing else max(ready.phase, DONE))
+        phase = ready.phase if reducing or ready.phase == WAITING else max(ready.phase, DONE)
+        around = self._loop(ready, loop, eclass, phase)
+        return self.finished(around, eclass) or around if phase == WAITING else around
 
     def finished(self, state: State, eclass: int) -> State | None:
         """The state of a whole stage, its reduction done and stored; None where part of the reduction is
@@ -167,6 +173,21 @@ class Extender:
         ready.phase = DONE
         ready.compute += ready.finish[0]
         ready.l1 += ready.finish[1]
+        return ready
+
+    def _waiting(self, state: State, loop: For) -> State | None:
+        """The state of a tile whose sums are written to memory when they are complete in part, and read again
+        for the next part; None where they cannot be.
+        """
+        if loop.kind != "seq" or state.vector in state.model[0].reduction:
+            return None
+        if state.phase == WAITING:
+            return state
+        ready = self._tile(state, loop.child) if state.phase == STRAIGHT else state.copy()
+        if ready is None:
+            return None
+        ready.phase = WAITING
+        ready.compute += self.machine.core.turn
         return ready
 
     def _panels_fit(self, state: State, loop: For) -> bool:
@@ -252,6 +273,13 @@ class Extender:
         new.slack = 0.0
         new.l1 = state.l1 * trips
         new.traffic = tuple(traffic)
+        chunk = phase == WAITING and loop.axis in state.model[0].reduction
+        if phase == WAITING and not chunk:
+            new.finish = (state.finish[0] * trips, state.finish[1] * trips)
+        new.settled = state.settled or chunk or self._splits(state, loop)
+        if not new.settled:
+            ahead = [size for access, size in zip(bundle.accesses, outer.bytes, strict=True) if access.ahead]
+            new.comes = sum(ahead)
         if loop.kind == "par":
             count = -(-loop.span // loop.step)
             new.parallel = state.parallel * count

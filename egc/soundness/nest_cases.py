@@ -181,6 +181,7 @@ def random_machine(rng: random.Random, held: Sequence[int], sizes: Sequence[int]
         outer=(2,),
         vectors=(1, rng.choice((2, 3))),
         reduction=(2, _some(rng, sizes, (3, 4))),
+        sums=(4, 3, 2),
         block=(2, _some(rng, sizes, (3,))),
         shared=(3, _some(rng, sizes, (4,))),
     )

@@ -109,4 +109,10 @@ shared 1 {{
     value = mul(q[i0, i1, k0], s[i0, k0, i2])
     y[i0, i1, i2] = acc
 }}""",
+    "mix": """
+kernel mix(in a: float32[{a}, 3, 12], const in b: float32[2, 6, 12], out y: float32[{a}, 3, 12]) {{
+  stage s0 over i0:{a}, i1:3, i2:12 reduce add k0:2, k1:6
+    value = mul(a[i0, i1, 6*k0 + k1], b[k0, k1, i2])
+    y[i0, i1, i2] = relu(acc)
+}}""",
 }

@@ -96,11 +96,16 @@ def test_constants_that_the_first_cache_does_not_hold_are_fetched_ahead() -> Non
     assert "loop-fetch-ahead" not in small.rules
 
 
-def test_a_panel_is_fetched_ahead_only_where_two_fit() -> None:
+@pytest.mark.parametrize(("disabled", "rows"), [((), 512), (("loop-chunk", "loop-turns"), 9 * 512)])
+def test_twice_what_is_fetched_ahead_fits_the_cache(disabled: tuple[str, ...], rows: int) -> None:
+    """Of a panel of 9 · 512 rows one position of the window at a time, or the whole of a narrower one."""
     machine = load_machine("golden-cove-avx512")
-    (pack,) = schedule(make.convolution(9, 512, 512, 3), machine, threads=1).nest.packs
+    book = load_rules(disabled=disabled)
+    nest = schedule(make.convolution(9, 512, 512, 3), machine, threads=1, book=book).nest
+    (pack,) = nest.packs
     assert pack.ahead
-    assert 2 * 4 * 9 * 512 * pack.block < machine.levels[0].bytes
+    assert bool(nest.chunks(0)) == (not disabled)
+    assert 2 * 4 * rows * pack.block <= machine.levels[0].bytes
 
 
 @pytest.mark.parametrize("threads", [1, 2])

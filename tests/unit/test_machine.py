@@ -58,7 +58,8 @@ def test_a_machine_of_ones_own(tmp_path: Path) -> None:
     [
         ("fma = 2\n", "", "'fma' is missing"),
         ("fma = 2\n", "fma = 2\nfmas = 3\n", "unknown entries fmas"),
-        ("overlap = 0.75\n", "", "'overlap' is missing"),
+        ("overlap = 3\n", "", "'overlap' is missing"),
+        ("overlap = 3\n", "overlap = 0.5\n", "`overlap` is less than 1"),
         (
             "gb_per_s = 20\n",
             "gb_per_s = 20\nbytes = 4\n",
