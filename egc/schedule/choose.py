@@ -235,13 +235,11 @@ class Chooser:
         and still there when they are used, nor where that memory takes twice as long as they do, and all
         wait for it.
         """
-        far = 0.0
+        bundle, far, part = state.bundle, 0.0, self.late(state)
+        if not (bundle.ahead or bundle.unfetched):
+            return 0.0
         for level, moved in zip(self.machine.levels[1:], state.traffic[1:], strict=True):
-            late = sum(
-                amount * (self.late(state) if access.ahead else 1.0)
-                for access, amount in zip(state.bundle.accesses, moved, strict=False)
-                if access.constant and access.reduced
-            )
+            late = sum([moved[i] for i in bundle.unfetched]) + part * sum([moved[i] for i in bundle.ahead])
             far = max(far, late * share / level.bandwidth, late / level.shared_bandwidth)
         return self.machine.exposed * max(0.0, min(far, 2 * terms[0] - far))
 

@@ -46,13 +46,17 @@ class Footprints:
 
 class Bundle:
     """The accesses of some stages, with what is asked of them again and again: footprints by e-class, and
-    which of them an axis moves. `spans_of` gives the positions of every axis inside an e-class.
+    which of them an axis moves. `spans_of` gives the positions of every axis inside an e-class. `ahead` has
+    the positions of the constants that sums read fetched ahead, `unfetched` those of the others.
     """
 
     def __init__(
         self, accesses: tuple[Access, ...], footprints: Footprints, spans_of: Callable[[int], Spans]
     ) -> None:
         self.accesses, self.footprints, self.spans_of = accesses, footprints, spans_of
+        constants = [i for i, access in enumerate(accesses) if access.constant and access.reduced]
+        self.ahead = tuple(i for i in constants if accesses[i].ahead)
+        self.unfetched = tuple(i for i in constants if not accesses[i].ahead)
         self._shapes: dict[int, Shape] = {}
         self._moved: dict[str, tuple[bool, ...]] = {}
 
@@ -278,8 +282,7 @@ class Extender:
             new.finish = (state.finish[0] * trips, state.finish[1] * trips)
         new.settled = state.settled or chunk or self._splits(state, loop)
         if not new.settled:
-            ahead = [size for access, size in zip(bundle.accesses, outer.bytes, strict=True) if access.ahead]
-            new.comes = sum(ahead)
+            new.comes = sum([outer.bytes[i] for i in bundle.ahead])
         if loop.kind == "par":
             count = -(-loop.span // loop.step)
             new.parallel = state.parallel * count
