@@ -3,12 +3,13 @@
 Each tile that uses a panel of a constant fetches a share of the next one, and of an operand each tile fetches
 what the next tile reads of it: a few cache lines in each step of the sums, so that they have come before they
 are used, and their way from a far cache or memory costs no time of its own. What is read when the sums are
-complete is asked for before they begin.
+complete is fetched while they are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -72,18 +73,37 @@ def fetches(stage: Stage, tile: Sequence[Loop], walk_: Walk) -> Iterator[Fetch]:
             yield from _next_tile(stage, load, tile, lanes_axis, walk_)
 
 
-def fetch_results(result: Expr, points: Sequence[Mapping[str, Position]], memory: Memory) -> None:
-    """Ask for what `result`, which the complete sums go into, reads at the points of a tile."""
+def result_fetches(
+    stage: Stage, result: Expr, tile: Mapping[str, Sequence[Position]], unit: int, walk_: Walk
+) -> Iterator[Fetch]:
+    """What `result`, which the complete sums go into, reads at the positions of a tile: the lines of each row
+    one after the other while the last axis of the sums passes, of which one step of the code covers `unit`
+    positions. All lines at once would keep those waiting that the sums read, and an address of its own for
+    each would take multiply-adds' ports: so all rows share one offset, and most fetches ask for a line again.
+    """
+    memory = walk_.memory
+    last = stage.reduce[-1]
+    steps = floordiv(last.extent, unit)
+    lanes = next((axis for axis, positions in tile.items() if positions[0].lanes > 1), None)
+    if not isinstance(steps, int) or not steps or lanes is None:
+        return
+    width = sum(position.lanes for position in tile[lanes])
+    offset = floordiv(floordiv(sym(last.name), unit) * width, steps)
+    whole = {LANE: Position(0)}
+    firsts = {
+        axis: [Position(memory.settle(position.dim, whole)) for position in positions]
+        for axis, positions in tile.items()
+    }
+    here = {axis.name: Position(walk_.position(axis.name)) for axis in stage.axes}
     for load in dict.fromkeys(node for node in walk(result) if isinstance(node, Load)):
         access = memory.access(load.buffer, load.index)
         if load.buffer not in memory.fetched or access.indirect:
             continue
-        whole = {LANE: Position(0)}
-        firsts = [
-            {axis: Position(memory.settle(position.dim, whole)) for axis, position in point.items()}
-            for point in points
-        ]
-        Fetch(memory, access, firsts, _FIRST_CACHE).write({})
+        moving = replace(access, flat=access.flat + offset)
+        for row in product(*(positions for axis, positions in firsts.items() if axis != lanes)):
+            names = (axis for axis in firsts if axis != lanes)
+            place = {**here, lanes: firsts[lanes][0], **dict(zip(names, row, strict=True))}
+            yield Fetch(memory, moving, [place], _FIRST_CACHE)
 
 
 def _panel(stage: Stage, load: Load, lanes_axis: str, walk_: Walk) -> Iterator[Fetch]:

@@ -35,7 +35,7 @@ the block index becomes the outermost dim and the position in the block the inne
 next block is fetched into the core's own cache while one is in use; values do not change.
 
 ``fetch`` says of an operand that each register tile of a reduction fetches what the next one reads of it; or,
-if it is read where the sums are complete, what this one reads of it, before it begins.
+if it is read where the sums are complete, what this one reads of it, while they are made.
 """
 
 from __future__ import annotations

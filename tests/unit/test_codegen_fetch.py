@@ -144,17 +144,28 @@ def test_operands_that_the_first_cache_does_not_hold_are_fetched_by_rule() -> No
     assert without.nest == replace(far.nest, fetched=())
 
 
-def test_what_completes_the_sums_is_fetched_before_them() -> None:
+def test_what_completes_short_sums_is_fetched_meanwhile() -> None:
     machine = load_machine("golden-cove-avx512")
-    far, near = (schedule(make.residual(m, 256, 64), machine) for m in (784, 16))
-    assert ("x" in far.nest.fetched, "x" in near.nest.fetched) == (True, False)
+    far, near, long = (
+        schedule(make.residual(m, k, 64), machine) for m, k in ((784, 256), (16, 256), (784, 512))
+    )
+    assert [("x" in found.nest.fetched) for found in (far, near, long)] == [True, False, False]
     assert "loop-fetch-residual" in far.rules
     same(far.nest, replace(far.nest, fetched=()), threads=2)
 
 
-def test_each_line_that_completes_the_sums_is_fetched_once() -> None:
-    kernel = make.residual(12, 20, 64)
-    loops = product(12, 20, 64, 6, 32, 16).stages[0]
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_lines_of_each_row_come_one_after_the_other(steps: int) -> None:
+    """A tile of 6 rows of 32 columns, whose sums take 64 steps of the code: half an element a step further in
+    every row, and one fetch for a row where two positions of the sum make one step.
+    """
+    kernel = make.residual(12, 64 * steps, 64)
+    loops = list(product(12, 64 * steps, 64, 6, 32, 16).stages[0])
+    if steps == 2:
+        at = next(i for i, loop in enumerate(loops) if loop.axis == "r")
+        loops[at : at + 1] = [Loop("r", 2, "seq"), Loop("r", 1, "unroll")]
     renamed = [replace(loop, axis={"i": "m", "j": "n", "r": "k"}[loop.axis]) for loop in loops]
     text = emit(Nest(kernel, (tuple(renamed),), fetched=("x",)), parse_arch("x86-64-v4")).text
-    assert len(re.findall(r"call void @llvm\.prefetch", text)) == 6 * 2
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == 6
+    halves = re.findall(r"(%\S+) = (?:ashr|lshr) i64 %\S+, 1\n", text)
+    assert len(halves) == 1
