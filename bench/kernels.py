@@ -298,10 +298,14 @@ def _print(rows: Sequence[Row], machine: str, registers: Peak, cache: Peak, mark
     threads = f"{registers.threads} thread{'s' if registers.threads > 1 else ''}"
     title = f"{machine}, {threads}: peak {registers.rate / 1e9:.0f} GFLOP/s on registers, "
     title += f"{cache.rate / 1e9:.0f} with operands from the first cache"
-    shares, ratios = ([getattr(row, name) for row in rows] for name in ("peak_share", "predicted_ratio"))
+    counted: list[str] = []
+    for peak, name in (("the peak", "peak_share"), ("the first cache's", "cache_share")):
+        shares = [getattr(row, name) for row in rows]
+        reach = sum(share >= 0.85 for share in shares)
+        counted.append(f"{reach} of {len(rows)} at 85 % of {peak} or more, median {median(shares):.0%}")
+    ratios = [row.predicted_ratio for row in rows]
     caption = (
-        f"{sum(share >= 0.85 for share in shares)} of {len(rows)} at 85 % of peak or more, median "
-        f"{median(shares):.0%}; predicted ÷ measured: median {median(ratios):.2f}, "
+        f"{'; '.join(counted)}; predicted ÷ measured: median {median(ratios):.2f}, "
         f"{min(ratios):.2f} to {max(ratios):.2f}"
     )
     table = table_of(rows, title, caption)
