@@ -225,9 +225,25 @@ class Chooser:
             named.get("l3", 0.0),
             named["dram"],
             launch,
-            self.whole(terms) + self.waiting(warm, terms, share) + launch,
+            self.whole(terms) + self.waiting(warm, terms, share) + self.foreign(state, threads) + launch,
             threads,
         )
+
+    def foreign(self, state: State, threads: int) -> float:
+        """Seconds in which a thread waits for what others have computed: their part of each operand that all
+        threads read. Where the parallel loops divide it, a thread mostly reads what it has written itself.
+        """
+        if threads == 1:
+            return 0.0
+        parallel = [loop.axis for loop in state.loops if loop.kind == "par"]
+        shape = state.bundle.shape(self.graph.root)
+        read = sum(
+            touched
+            for access, touched in zip(state.bundle.accesses, shape.bytes, strict=True)
+            if not (access.constant or access.store or any(map(access.depends, parallel)))
+        )
+        levels = self.machine.levels
+        return read * (1 - 1 / threads) / levels[min(1, len(levels) - 1)].bandwidth
 
     def waiting(self, state: State, terms: Sequence[float], share: float) -> float:
         """Seconds in which multiply-adds wait for constants from beyond the core's own caches, because the

@@ -18,6 +18,7 @@ from egc.machine import load_machine
 from egc.resources import data_folder
 from egc.rules import load_rules
 from egc.schedule import predict, schedule
+from egc.schedule.choose import Chooser
 from egc.schedule.scheduler import _solve
 from tests.support import scheduling as make
 from tests.support.kernels import random_array
@@ -73,6 +74,19 @@ def loops_of(nest: Nest) -> str:
     """A nest's packs and loops, without its kernel."""
     text = str(nest)
     return text[text.index("\n}\n") + 3 :] + "\n"
+
+
+def test_threads_divide_rows_rather_than_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both threads read all of x where columns are divided, half of which the other one has written."""
+    machine = load_machine("golden-cove-avx512")
+
+    def divided(budget_s: float) -> list[str]:
+        nest = schedule(make.product(729, 32, 128), machine, threads=2, budget_s=budget_s).nest
+        return [loop.axis for loop in nest.stages[0] if loop.kind == "par"]
+
+    assert divided(1.0) == ["m"]
+    monkeypatch.setattr(Chooser, "foreign", lambda *_: 0.0)
+    assert divided(2.0) == ["n"]  # another budget, so that the answer is not remembered
 
 
 @pytest.mark.parametrize("name", REAL)
