@@ -84,7 +84,7 @@ def result_fetches(
     memory = walk_.memory
     last = stage.reduce[-1]
     steps = floordiv(last.extent, unit)
-    lanes = next((axis for axis, positions in tile.items() if positions[0].lanes > 1), None)
+    lanes = next((axis for axis, at in tile.items() if at and at[0].lanes > 1), None)
     if not isinstance(steps, int) or not steps or lanes is None:
         return
     width = sum(position.lanes for position in tile[lanes])
