@@ -1,6 +1,7 @@
 """How close the matrix products and convolutions of real models come to the machine's peak.
 
-    python -m bench.kernels [--models resnet50,bert_base] [--threads 1 2] [--alternatives N] [--json]
+    python -m bench.kernels [--models resnet50,bert_base] [--threads 1 2] [--alternatives N]
+        [--disable-rule NAME] [--json]
 
 Each model is compiled as `egc optimize` does it; every distinct kernel with a product of a constant is then
 timed by itself, as the scheduler chose its nest, beside what the cost model predicts. The peak is
@@ -91,11 +92,17 @@ class Row:
     regret: float | None
 
 
-def products(path: Path, threads: int, cost_model: str | None, alternatives: int) -> list[Product]:
+def products(
+    path: Path,
+    threads: int,
+    cost_model: str | None,
+    alternatives: int,
+    disabled: tuple[str, ...] = (),
+) -> list[Product]:
     """The distinct kernels of a model with one product of a constant, in order of first use; matrices of one
     row, which wait for memory only, are left out.
     """
-    compiled = compile_model(path, Options(threads=threads, cost_model=cost_model))
+    compiled = compile_model(path, Options(threads=threads, cost_model=cost_model, disable_rules=disabled))
     calls = [call for call in compiled.calls if isinstance(call, KernelCall)]
     count = Counter(call.kernel.name for call in calls)
     graph = compiled.extraction.graph
@@ -258,6 +265,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--machine", help="a shipped cost model or a TOML file; default: this machine's")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help="default: %(default)s")
     parser.add_argument("--alternatives", type=int, default=0, metavar="N", help="runners-up timed too")
+    parser.add_argument("--disable-rule", action="append", default=[], metavar="NAME")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where the models are")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables instead")
@@ -278,7 +286,11 @@ def main() -> None:
             Subject(name, product, target)
             for name in arguments.models
             for product in products(
-                make(name, arguments.folder), threads, arguments.machine, arguments.alternatives
+                make(name, arguments.folder),
+                threads,
+                arguments.machine,
+                arguments.alternatives,
+                tuple(arguments.disable_rule),
             )
         ]
         registers, cache = (Peak(target, threads, operands) for operands in (False, True))

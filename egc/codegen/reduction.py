@@ -27,6 +27,12 @@ from egc.ir.types import SIGNED
 Positions = Mapping[str, Position]
 
 
+def step_of(loops: Sequence[Loop], axis: str) -> int:
+    """How many positions of `axis` one iteration of its innermost loop covers that is no copy."""
+    steps = (loop.step for loop in loops if loop.axis == axis and loop.kind not in ("unroll", "vec"))
+    return min(steps, default=1)
+
+
 class Reduction:
     """Writes the reduction loops of one variant of a stage's tile."""
 
@@ -163,9 +169,7 @@ class Reduction:
 
     def _unit(self, axis: str) -> int:
         """How many positions of `axis` one iteration of its innermost sequential loop covers."""
-        return min(
-            loop.step for loop in self.loops if loop.axis == axis and loop.kind not in ("unroll", "vec")
-        )
+        return step_of(self.loops, axis)
 
     def _copies(self, axis: str, loops: list[Loop]) -> list[Position]:
         """The unrolled positions of a reduction axis."""

@@ -17,7 +17,7 @@ from egc.codegen.evaluate import Evaluator, Point
 from egc.codegen.fetch import fetches, result_fetches
 from egc.codegen.indices import sym
 from egc.codegen.memory import LANE, Position
-from egc.codegen.reduction import Reduction
+from egc.codegen.reduction import Reduction, step_of
 from egc.codegen.storage import Sums
 from egc.codegen.waiting import Waiting
 from egc.codegen.walk import Walk
@@ -179,7 +179,8 @@ class StageWriter:
                 self._finish(Point(point))
             return
         ahead = list(fetches(self.stage, self.tile, self.walk))
-        ahead += result_fetches(self.stage, self.result, chosen, self._unit(), self.walk)
+        unit = step_of(self.inner, self.stage.reduce[-1].name)
+        ahead += result_fetches(self.stage, self.result, chosen, unit, self.walk)
         waiting = Waiting(self.stage, self.sums, self.chunks, self.origin, self.walk) if self.sums else None
         reduction = Reduction(self.stage, self.value, self.inner, self.walk, self.evaluator, ahead, waiting)
         accs = reduction.write(points)
@@ -192,11 +193,6 @@ class StageWriter:
             waiting.finish_or_store(points, accs, finish)
         else:
             finish()
-
-    def _unit(self) -> int:
-        """How many positions of the last axis of the sums one step of the code covers."""
-        last = self.stage.reduce[-1].name
-        return min((loop.step for loop in self.inner if loop.axis == last and loop.kind == "seq"), default=1)
 
     def _finish(self, point: Point) -> None:
         stage = self.stage

@@ -104,11 +104,9 @@ class FactWriter:
             late = not (access.reduced or access.store or access.constant)
             late = late and all(other.buffer != access.buffer for other in reading)
             row = max((model.extents[axis] for axis in vectors if access.is_unit(axis)), default=0)
-            # Of short rows a fetch brings little, and each has one of its own in every step.
-            long = row * access.size >= 4 * self.machine.line_bytes
-            if late and access.total > self.machine.l1_bytes and long:
+            if late and access.total > self.machine.l1_bytes and row:
                 length = math.prod(model.extents[axis] for axis in model.reduction)
-                self.add("completes", body, access.buffer, length)
+                self.add("completes", body, access.buffer, length, row * access.size)
         for access in reading:
             line = self.machine.line_bytes // access.size
             strides = access.stride

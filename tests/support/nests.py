@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from egc.ir.nest import Nest
 from egc.ir.text import parse_nest
 
@@ -89,6 +91,11 @@ for b step 1 par
             for j step 1 vec
               do scores
 """
+
+
+def ahead(nest: Nest) -> Nest:
+    """The nest, with its panels fetched ahead."""
+    return replace(nest, packs=tuple(replace(pack, ahead=True) for pack in nest.packs))
 
 
 def product(m: object, k: object, n: object, rows: int, columns: int, lanes: int) -> Nest:

@@ -20,7 +20,7 @@ from egc.schedule import schedule
 from tests.support import scheduling as make
 from tests.support.kernels import random_array
 from tests.support.native_kernel import NativeKernel
-from tests.support.nests import product
+from tests.support.nests import ahead, product
 
 # The columns of b are 8 · head + position: a panel after the last one of a head is one of the next head.
 HEADS = """
@@ -37,11 +37,6 @@ for h step 1 par
         for e step 1 vec
           do heads
 """
-
-
-def ahead(nest: Nest) -> Nest:
-    """The nest, with its panels fetched ahead."""
-    return replace(nest, packs=tuple(replace(pack, ahead=True) for pack in nest.packs))
 
 
 def same(nest: Nest, plain: Nest, threads: int) -> None:

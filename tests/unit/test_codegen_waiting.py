@@ -21,7 +21,7 @@ from egc.schedule import predict, schedule
 from tests.support import scheduling as make
 from tests.support.kernels import random_array
 from tests.support.native_kernel import NativeKernel
-from tests.support.nests import product
+from tests.support.nests import ahead, product
 
 # Something is added where the sums are complete; neither rows nor columns divide into tiles.
 ROWS = """
@@ -116,11 +116,10 @@ def test_tiles_fetch_the_next_chunk() -> None:
     """Four tiles of 6 rows use a chunk of 192 rows of 64 columns: each fetches a line a step of the next
     chunk, which begins as many elements further on.
     """
-    nest = product(24, 768, 128, 6, 64, 16)
-    packs = tuple(replace(pack, ahead=True) for pack in nest.packs)
+    nest = ahead(product(24, 768, 128, 6, 64, 16))
     columns, tiles, *inner = nest.stages[0]
     loops = (columns, Loop("r", 192, "seq"), replace(tiles, kind="seq"), *inner)
-    text = emit(replace(nest, packs=packs, stages=(loops,)), parse_arch("x86-64-v4")).text
+    text = emit(replace(nest, stages=(loops,)), parse_arch("x86-64-v4")).text
     (fetch,) = re.findall(r"call void @llvm\.prefetch\.p0\(ptr (%\S+),", text)
     assert f"{fetch} = getelementptr float, ptr" in text
     assert re.search(rf"{fetch} = getelementptr float, ptr \S+, i64 {192 * 64}\n", text)
