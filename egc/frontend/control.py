@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx import GraphProto
-
 from egc.frontend.context import Context, NotCompiled, OnnxNode
+from egc.frontend.messages import GraphProto
 from egc.frontend.registry import operator
 
 # A loop is unrolled into at most this many nodes of its body, over all iterations.

@@ -7,15 +7,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
 from msgspec import Struct, field
-from onnx import FunctionProto, GraphProto, NodeProto, TypeProto
 
 from egc.errors import Problems
 from egc.frontend import registry, symbolic
 from egc.frontend.context import Context
 from egc.frontend.hosted import check_known, emit_host, function_body
 from egc.frontend.load import Model
+from egc.frontend.messages import AttributeProto, FunctionProto, GraphProto, NodeProto, TypeProto, schemas
 from egc.frontend.proto import BadProto, attribute_value, dense_array, tensor_array
 from egc.frontend.registry import NodeError, NotCompiled, OnnxNode
 from egc.ir.dims import DimError
@@ -50,7 +49,7 @@ class Scope(Struct):
 
     opsets: Mapping[str, int]
     values: dict[str, str | None] = field(default_factory=dict)
-    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
     parent: Scope | None = None
     failed: set[str] = field(default_factory=set)
     declared: dict[str, TypeProto] = field(default_factory=dict)
@@ -196,14 +195,14 @@ class Emitter:
             attributes,
         )
 
-    def _attributes(self, proto: NodeProto, scope: Scope) -> list[onnx.AttributeProto]:
+    def _attributes(self, proto: NodeProto, scope: Scope) -> list[AttributeProto]:
         """The node's attributes, with references to the enclosing function's attributes replaced."""
         out = []
         for attribute in proto.attribute:
             if attribute.ref_attr_name:
                 if (given := scope.attributes.get(attribute.ref_attr_name)) is None:
                     continue
-                bound = onnx.AttributeProto()
+                bound = AttributeProto()
                 bound.CopyFrom(given)
                 bound.name = attribute.name
                 attribute = bound
@@ -242,7 +241,7 @@ class Emitter:
         proto: NodeProto,
         node: OnnxNode,
         scope: Scope,
-        defaults: Mapping[str, onnx.AttributeProto],
+        defaults: Mapping[str, AttributeProto],
     ) -> Sequence[str | None]:
         opsets = {registry.normal_domain(e.domain): e.version for e in function.opset_import}
         attributes = {a.name: a for a in function.attribute_proto} | dict(defaults)
@@ -298,15 +297,15 @@ def _check_old_form(op_type: str, opset: int) -> None:
 @cache
 def _since(op_type: str, domain: str, opset: int) -> int:
     try:
-        return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
-    except onnx.defs.SchemaError:
+        return int(schemas.get_schema(op_type, opset, domain).since_version)
+    except schemas.SchemaError:
         return opset
 
 
 def _check_counts(node: OnnxNode) -> None:
     try:
-        schema: Any = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
-    except onnx.defs.SchemaError:
+        schema: Any = schemas.get_schema(node.op_type, node.opset, node.domain)
+    except schemas.SchemaError:
         raise NodeError(
             f"the opset {node.opset} of {node.domain or 'ai.onnx'} has no operator {node.op_type}"
         ) from None
@@ -346,6 +345,8 @@ def _of_kind(value: Any, name: str) -> bool:
     return isinstance(value, list) and (element is None or all(isinstance(v, element) for v in value))
 
 
-def _schema_defaults(node: OnnxNode) -> dict[str, onnx.AttributeProto]:
-    schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+def _schema_defaults(node: OnnxNode) -> dict[str, AttributeProto]:
+    from onnx.defs import get_schema  # with the defaults as messages
+
+    schema = get_schema(node.op_type, node.opset, node.domain)
     return {name: a.default_value for name, a in schema.attributes.items() if a.default_value.name}

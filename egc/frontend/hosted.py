@@ -9,12 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-from onnx import FunctionProto, NodeProto, TypeProto
 
 from egc.frontend.context import Context
 from egc.frontend.hosttypes import complete_types, operand_type, result_types
 from egc.frontend.load import free_names, subgraphs
+from egc.frontend.messages import FunctionProto, NodeProto, TypeProto, schemas
 from egc.frontend.proto import BadProto, declared_type
 from egc.frontend.registry import NodeError, OnnxNode, normal_domain
 from egc.ir.host import encode_host, run_host
@@ -52,8 +51,8 @@ def function_body(
 ) -> FunctionProto | None:
     """The body that the operator's schema gives for this node; None where it has none."""
     try:
-        schema: Any = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
-    except onnx.defs.SchemaError:
+        schema: Any = schemas.get_schema(node.op_type, node.opset, node.domain)
+    except schemas.SchemaError:
         return None
     versions = [v for v in schema.function_opset_versions if v <= node.opset]
     if schema.has_function and versions:

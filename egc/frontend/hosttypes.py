@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import TypeProto, helper
 
 from egc.frontend.context import Context
+from egc.frontend.messages import TypeProto
 from egc.frontend.proto import CODES, declared_type
 from egc.frontend.registry import NodeError
 from egc.ir.dims import Dim, DimError, evaluate, parse_dim, symbols_of
@@ -40,7 +39,9 @@ def type_proto(type_: TensorType, env: Env | None = None) -> TypeProto:
     """A tensor type as ONNX writes it; a symbolic dim is its value under ``env``, or a parameter named by
     its text."""
     shape = [d if isinstance(d, int) else str(d) if env is None else evaluate(d, env) for d in type_.shape]
-    return helper.make_tensor_type_proto(CODES[type_.dtype], shape)
+    from onnx.helper import make_tensor_type_proto
+
+    return make_tensor_type_proto(CODES[type_.dtype], shape)
 
 
 def operand_type(
@@ -59,16 +60,18 @@ def result_types(
 
     NodeError where it finds the node to be wrong.
     """
+    from onnx import numpy_helper, shape_inference
+
     model = decode_host(text)
     for value in model.graph.input:
         operand = bound[value.name]
         value.type.CopyFrom(operand_type(context, operand, scope.object_types, env))
         data = _shown(context, operand, env)
         if data is not None:
-            model.graph.initializer.append(onnx.numpy_helper.from_array(data, value.name))
+            model.graph.initializer.append(numpy_helper.from_array(data, value.name))
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        inferred = shape_inference.infer_shapes(model, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise NodeError(f"ONNX's shape inference refuses it: {str(error).splitlines()[0]}") from None
     return {value.name: value.type for value in inferred.graph.output}
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import onnx
 from google.protobuf.message import DecodeError
 from msgspec import Struct
-from onnx import GraphProto, ModelProto, NodeProto
 
 from egc.errors import BadInput, Problems
 from egc.frontend import wire
+from egc.frontend.messages import IR_VERSION, FunctionProto, GraphProto, ModelProto, NodeProto, schemas
 from egc.frontend.proto import BadProto, ExternalData, dense_array, tensor_array
 from egc.frontend.registry import normal_domain
 
@@ -132,18 +131,18 @@ def _check_header(proto: ModelProto, problems: Problems) -> dict[str, int]:
     if not proto.HasField("graph"):
         problems.add("the file holds no graph", why="it is not an ONNX model, or it is truncated")
         return {}
-    if not 3 <= proto.ir_version <= onnx.IR_VERSION:
+    if not 3 <= proto.ir_version <= IR_VERSION:
         problems.add(
             f"IR version {proto.ir_version} is not supported",
-            why=f"versions 3 to {onnx.IR_VERSION} are",
-            hint="a newer onnx package may know it" if proto.ir_version > onnx.IR_VERSION else None,
+            why=f"versions 3 to {IR_VERSION} are",
+            hint="a newer onnx package may know it" if proto.ir_version > IR_VERSION else None,
         )
     opsets: dict[str, int] = {}
     for entry in proto.opset_import:
         domain = normal_domain(entry.domain)
         if opsets.setdefault(domain, entry.version) != entry.version:
             problems.add(f"two versions of the operator set {entry.domain or 'ai.onnx'!r} are imported")
-    newest = onnx.defs.onnx_opset_version()
+    _, newest = schemas.schema_version_map()[""]
     version = opsets.get("", newest)
     if not opsets:
         problems.add("the model imports no operator set")
@@ -277,7 +276,7 @@ def free_names(graph: GraphProto, depth: int = 0) -> set[str]:
     return free | {value.name for value in graph.output if value.name not in defined}
 
 
-def _check_function(function: onnx.FunctionProto, problems: Problems) -> None:
+def _check_function(function: FunctionProto, problems: Problems) -> None:
     where = f"function {function.domain}.{function.name}"
     defined = set(function.input)
     for node in function.node:

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, SparseTensorProto, TensorProto, TypeProto, numpy_helper
 
+from egc.frontend.messages import AttributeProto, SparseTensorProto, TensorProto, TypeProto
 from egc.ir.types import DTYPES as KNOWN
 from egc.ir.types import numpy_dtype
 
@@ -131,6 +131,10 @@ def tensor_array(tensor: TensorProto, external: ExternalData, raw: np.ndarray | 
     needed = 2 * count if dtype.startswith("complex") else wanted if dtype in _BITS else count
     if held < needed or (held != needed and dtype not in _BITS):
         raise BadProto(f"it holds {held} numbers, {dtype} of shape {list(shape)} needs {needed}")
+    if (own := _OWN_FIELDS.get(dtype)) is not None:
+        return np.array(getattr(tensor, own), numpy_dtype(dtype)).reshape(shape)
+    from onnx import numpy_helper
+
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
@@ -138,6 +142,14 @@ def tensor_array(tensor: TensorProto, external: ExternalData, raw: np.ndarray | 
 
 
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+# The dtypes whose elements stand in a field as they are.
+_OWN_FIELDS = {
+    "float32": "float_data",
+    "int32": "int32_data",
+    "int64": "int64_data",
+    "float64": "double_data",
+    "uint64": "uint64_data",
+}
 
 
 def _from_bytes(raw: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

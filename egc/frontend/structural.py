@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx import GraphProto, ModelProto
+from egc.frontend.messages import GraphProto, ModelProto
 
 # Operands that say what shape or structure a result has; every other operand is data.
 _PARAMETERS: dict[str, tuple[int, ...]] = {

@@ -12,6 +12,7 @@ where they stand are equal, so that printing and reading again gives an equal tr
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
@@ -34,7 +35,7 @@ class Source(Struct, frozen=True, dict=True):
     @cached_property
     def line_starts(self) -> tuple[int, ...]:
         """The offset of each line's first character."""
-        return (0, *(i + 1 for i, c in enumerate(self.text) if c == "\n"))
+        return (0, *(end.end() for end in re.finditer("\n", self.text)))
 
     def position(self, offset: int) -> tuple[int, int]:
         """The line and column, both counted from 1, of the character at `offset`."""
