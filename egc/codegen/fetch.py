@@ -27,18 +27,39 @@ _LINE_BYTES = 64  # of every processor that code is generated for
 _FIRST_CACHE, _OWN_CACHE = 3, 2  # llvm.prefetch's names for the first cache and the second one
 
 
+class Along(Struct):
+    """Lines along a contiguous axis of the sums, for `rows` positions of another axis: while the sums pass
+    the elements of one line, the line is fetched of each row in turn, and of none twice.
+    """
+
+    contiguous: str
+    axis: str
+    elements: int  # of a line
+    rows: int  # divides `elements`
+    _first: Dim | None = None  # where the step of the code began that is being written
+
+    def row(self, at: Mapping[str, Position]) -> Dim | None:
+        """The row whose turn it is where the axes of the sums are at `at`; None where it has had it."""
+        here = at[self.contiguous].dim
+        each = self.elements // self.rows
+        if self._first is None or not isinstance(here - self._first, int):
+            self._first = here
+        past = here - self._first
+        assert isinstance(past, int)
+        return mod(floordiv(self._first, each) + past // each, self.rows) if past % each == 0 else None
+
+
 class Fetch(Struct):
     """What a tile fetches in a step of its sums: a line of an access, at each of the places that the tile's
-    axes have in `places`, into a cache. Where `along` is (sum, axis, n), the sum's axis is contiguous, and a
-    line of n of its elements comes in n steps, for each of them at one position of `axis` further. A line is
-    left out that begins at most `reach` elements after the one written last, which `_last` keeps.
+    axes have in `places`, into a cache. With `along`, what is read along a contiguous sum is fetched instead.
+    A line is left out that begins at most `reach` elements after the one written last, which `_last` keeps.
     """
 
     memory: Memory
     access: Access
     places: Sequence[Mapping[str, Position]]
     cache: int
-    along: tuple[str, str, int] | None = None
+    along: Along | None = None
     reach: int = 0
     _last: Dim | None = None
 
@@ -48,8 +69,10 @@ class Fetch(Struct):
         b.declare("llvm.prefetch.p0", "void", "ptr", "i32", "i32", "i32")
         for place in self.places:
             if self.along is not None:
-                contiguous, axis, count = self.along
-                place = {**place, axis: Position(place[axis].dim + mod(at[contiguous].dim, count))}
+                row = self.along.row(at)
+                if row is None:
+                    continue
+                place = {**place, self.along.axis: Position(place[self.along.axis].dim + row)}
             flat = self.memory.settle(self.access.flat, {**place, **at})
             further = flat - self._last if self._last is not None else None
             if isinstance(further, int) and 0 <= further <= self.reach:
@@ -171,7 +194,7 @@ def _next_tile(
     stage: Stage, load: Load, tile: Sequence[Loop], lanes_axis: str, walk_: Walk
 ) -> Iterator[Fetch]:
     """What the next tile reads of an operand that is contiguous along a sum: line by line, for each of the
-    tile's positions along the axis that is next to it in memory.
+    tile's positions along the axis that is next to it in memory, or for a few more: a power of two.
     """
     memory = walk_.memory
     access = memory.access(load.buffer, load.index)
@@ -194,8 +217,9 @@ def _next_tile(
     here = {one.name: walk_.position(one.name) for one in stage.axes}
     here[outside.axis] = here[outside.axis] + outside.step
     count = -(-span // elements) if isinstance(span, int) else 1
+    rows = min(elements, 1 << (span - 1).bit_length()) if isinstance(span, int) else elements
     places = [
         {name: Position(start + i * elements if name == axis else start) for name, start in here.items()}
         for i in range(count)
     ]
-    yield Fetch(memory, access, places, _FIRST_CACHE, (sums[0], axis, elements))
+    yield Fetch(memory, access, places, _FIRST_CACHE, Along(sums[0], axis, elements, rows))

@@ -162,8 +162,10 @@ def model_stage(kernel: Kernel, stage: Stage, machine: Machine) -> StageModel:
     nominal = Nominal(machine.symbolic_extent, {a.name: a.extent for a in stage.all_axes})
     extents = {axis.name: nominal.value(axis.extent) for axis in stage.all_axes}
     used = {axis.name for axis in stage.all_axes if axis.extent != 1}
+    parallel = {axis.name for axis in stage.axes} & used
     reducing = tuple(_work(stage.value, used, machine)) if stage.combine else ()
-    finishing = tuple(_work(stage.result, used, machine)) if stage.result != Acc(stage.value.dtype) else ()
+    untouched = bool(stage.combine) and stage.result == Acc(stage.value.dtype)
+    finishing = () if untouched else tuple(_work(stage.result, parallel, machine))
     accesses: dict[tuple[object, ...], Access] = {}
     for load, reduced in _loads(stage):
         access = replace(
@@ -183,7 +185,7 @@ def model_stage(kernel: Kernel, stage: Stage, machine: Machine) -> StageModel:
         reduction=tuple(a.name for a in stage.reduce if a.name in used),
         accesses=(*accesses.values(), store),
         reducing=_without_product(reducing) if fused else reducing,
-        finishing=finishing if stage.combine else tuple(_work(stage.result, used, machine)),
+        finishing=finishing,
         combine=combine,
         fused=fused,
         chain=machine.core.latency * combine,

@@ -92,7 +92,7 @@ class FactWriter:
     def streams(self, body: str, model: StageModel, vectors: Sequence[str]) -> None:
         """Which operands of a sum of products with a constant the first cache does not hold, so that they
         come from further away while used: line by line along a sum, for several positions of another axis;
-        or, where the sums are complete, along the lanes.
+        or, where the sums are complete, along the lanes. Stated beside: how often each element is used.
 
         What a tile reads in all its steps is taken for a register tile of a quarter as many positions as
         there are vector registers.
@@ -118,7 +118,9 @@ class FactWriter:
             nearest = min(rows, key=lambda axis: strides[axis] or 0)
             spans[nearest] = min(self.machine.core.registers // 4, model.extents[nearest])
             self.add("first-cache", int(self.machine.l1_bytes))
-            self.add("streams", body, access.buffer, int(access.bytes(spans, self.machine.line_bytes)))
+            uses = math.prod(model.extents.values()) / access.elements(model.extents)
+            read = int(access.bytes(spans, self.machine.line_bytes))
+            self.add("streams", body, access.buffer, read, int(uses))
 
     def vector_counts(self, model: StageModel, axis: str, lanes: int) -> list[int]:
         """How many vectors side by side are worth trying along an axis."""
@@ -188,20 +190,21 @@ class FactWriter:
     def tiles(self, model: StageModel, vector: Sequence[str], name: dict[str, str]) -> None:
         """Sizes of register tiles and blocks."""
         tiles = self.machine.tiles
-        for axis in model.reduction:
-            short = max(tiles.reduction)
-            extent = model.extents[axis]
-            if extent <= 2 * short and axis in model.static:
-                self.add("tile", name[axis], extent)
-            elif axis == model.reduction[-1] and axis not in vector:
-                # A tile of a symbolic extent's nominal size is no tile of the extent.
-                for size in tiles.reduction:
-                    if size < extent:
-                        self.add("tile", name[axis], size)
         # Copies of an axis pay where something is reused along it, or where lines are read along one axis
         # and written along another.
         reused = [axis for axis in model.parallel if any(not a.depends(axis) for a in model.accesses)]
         rows = [axis for axis in reused if axis not in vector]
+        # Without rows memory decides, which comes faster the more it is read in order: few steps at once.
+        steps = tiles.reduction if rows else tiles.reduction[:1]
+        for axis in model.reduction:
+            extent = model.extents[axis]
+            if extent <= 2 * min(tiles.reduction) and axis in model.static:
+                self.add("tile", name[axis], extent)
+            elif axis == model.reduction[-1] and axis not in vector:
+                # A tile of a symbolic extent's nominal size is no tile of the extent.
+                for size in steps:
+                    if size < extent:
+                        self.add("tile", name[axis], size)
         inner = rows[-1:] if model.reduction or len(vector) < 2 else []
         inner += [axis for axis in vector if len(vector) > 1 and axis in model.parallel]
         for axis in inner:

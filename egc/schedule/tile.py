@@ -14,6 +14,8 @@ from msgspec import Struct
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel, Work
 
+_LOOP_INSTRUCTIONS = 5  # a counter, two addresses that move with it, a comparison and a jump
+
 
 class TileCost(Struct, frozen=True):
     """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the
@@ -66,16 +68,18 @@ class TileModel:
         # The code generator begins one step of an unrolled reduction before it has ended the one before.
         needed += 1 if steps > 1 and looped and not self.across else 0
         crowded = needed > core.registers - core.spare
-        long = value + combining + reads + moves + finishing > self.machine.tiles.instructions
+        body = value + combining + reads
+        long = body + moves + finishing > self.machine.tiles.instructions
         # What is computed for a single point has to be computed, however long it is.
         if (crowded or long) and self.points(frozenset(self.spans)) > 1:
             return None
         busy = (value + combining) / core.fma
-        issue = (value + combining + reads) / core.issue
+        issue = body / core.issue
         # The partial results of one straight-line tile do not wait for those of the next one.
         chain = stage.chain * steps if looped else 0.0
+        refetched = body if looped and body + _LOOP_INSTRUCTIONS > core.queue else 0.0
         return TileCost(
-            max(busy, issue, chain),
+            max(busy, issue, chain) + core.refetch * refetched,
             cycles_in,
             max(finishing / core.fma, (finishing + moves) / core.issue),
             cycles_out,

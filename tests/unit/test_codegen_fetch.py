@@ -11,7 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from egc.codegen.emit import emit
+from egc.codegen.fetch import Along
+from egc.codegen.memory import Position
 from egc.codegen.target import native, parse_arch
+from egc.ir.dims import evaluate, parse_dim
 from egc.ir.nest import Loop, Nest
 from egc.ir.text import parse_nest
 from egc.machine import load_machine
@@ -124,13 +127,39 @@ def test_each_step_fetches_a_line_for_one_row_in_sixteen(rows: int, each: int) -
     assert parse_nest(str(nest)) == nest
 
 
+@pytest.mark.parametrize(("rows", "each"), [(4, 1), (6, 2), (13, 4)])
+def test_no_step_fetches_a_row_that_has_had_its_turn(rows: int, each: int) -> None:
+    """Four steps at once are a quarter of a line: in them, a quarter of the rows has its turn."""
+    nest = replace(product(4 * rows, 768, 64, rows, 32, 16), fetched=("a",))
+    loops = [loop for loop in nest.stages[0] if loop.axis != "r"]
+    nest = replace(nest, stages=((*loops[:2], Loop("r", 4, "seq"), Loop("r", 1, "unroll"), *loops[2:]),))
+    text = emit(nest, parse_arch("x86-64-v4")).text
+    assert len(re.findall(r"call void @llvm\.prefetch", text)) == each
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3, 4, 48])
+@pytest.mark.parametrize("rows", [1, 4, 8, 16])
+def test_every_line_of_every_row_is_fetched(rows: int, unit: int) -> None:
+    along = Along("r", "i", 16, rows)
+    start = parse_dim("START")
+    lines = set()
+    for first in range(0, 48, unit):
+        for step in range(unit):
+            row = along.row({"r": Position(start + step)})
+            if row is not None:
+                lines.add((evaluate(row, {"START": first}), (first + step) // 16))
+    assert lines == {(row, line) for row in range(rows) for line in range(3)}
+
+
 def test_operands_that_the_first_cache_does_not_hold_are_fetched_by_rule() -> None:
     machine = load_machine("golden-cove-avx512")
-    far, near, long = (
-        schedule(make.product(*mk, 64), machine) for mk in ((3136, 256), (16, 256), (196, 2048))
+    far, near, long, often = (
+        schedule(make.product(*mkn), machine)
+        for mkn in ((3136, 256, 64), (16, 256, 64), (196, 2048, 64), (196, 256, 1024))
     )
     assert (far.nest.fetched, near.nest.fetched) == (("a",), ())
     assert long.nest.fetched == (), "half of the first cache does not hold what a tile reads"
+    assert often.nest.fetched == (), "each tile is used for 16 panels, and waited for once"
     assert "loop-fetch-next-tile" in far.rules
     assert "loop-fetch-next-tile" not in near.rules
     without = schedule(

@@ -18,8 +18,10 @@ from egc.machine import load_machine
 from egc.resources import data_folder
 from egc.rules import load_rules
 from egc.schedule import predict, schedule
+from egc.schedule.access import model_stage
 from egc.schedule.choose import Chooser
 from egc.schedule.scheduler import _solve
+from egc.schedule.tile import TileModel
 from tests.support import scheduling as make
 from tests.support.kernels import random_array
 from tests.support.native_kernel import NativeKernel
@@ -202,7 +204,31 @@ def test_where_integers_use_the_ports_of_multiply_adds_a_loop_does_more_each_tim
     for one in (machine, free):
         nest = schedule(REAL["product-128x768x3072"], one, threads=1).nest
         steps.append(max(loop.step for loop in nest.stages[0] if loop.axis == "k"))
-    assert steps == [2, 1]
+    assert steps == [3, 1]
+
+
+def test_a_loop_does_no_more_each_time_than_the_queue_holds() -> None:
+    """Four steps of a tile of 8 by 48 are 140 instructions and those of the loop itself."""
+    machine = load_machine("golden-cove-avx512")
+    boundless = replace(machine, core=replace(machine.core, refetch=0.0))
+    steps = []
+    for one in (machine, boundless):
+        nest = schedule(make.product(128, 768, 2304), one, threads=1).nest
+        steps.append(max(loop.step for loop in nest.stages[0] if loop.axis == "k"))
+    assert steps == [3, 4]
+
+
+def test_what_follows_a_sum_costs_the_same_however_many_steps_are_copied() -> None:
+    machine = load_machine("golden-cove-avx512")
+    kernel = make.product(128, 768, 2304)
+    model = model_stage(kernel, kernel.stages[0], machine)
+    costs = [
+        TileModel(model, model.accesses, {"m": 6, "n": 64, "k": k}, "n", 16, True, machine).cost()
+        for k in (1, 4)
+    ]
+    assert costs[0] and costs[1]
+    assert costs[1].finish_compute == costs[0].finish_compute
+    assert costs[1].compute > costs[0].compute
 
 
 def test_what_no_cache_of_a_core_holds_is_written_in_long_runs() -> None:
