@@ -195,10 +195,11 @@ class FactWriter:
         reused = [axis for axis in model.parallel if any(not a.depends(axis) for a in model.accesses)]
         rows = [axis for axis in reused if axis not in vector]
         # Without rows memory decides, which comes faster the more it is read in order: few steps at once.
-        steps = tiles.reduction if rows else tiles.reduction[:1]
+        fewest = min(tiles.reduction)
+        steps = tiles.reduction if rows else (fewest,)
         for axis in model.reduction:
             extent = model.extents[axis]
-            if extent <= 2 * min(tiles.reduction) and axis in model.static:
+            if extent <= 2 * fewest and axis in model.static:
                 self.add("tile", name[axis], extent)
             elif axis == model.reduction[-1] and axis not in vector:
                 # A tile of a symbolic extent's nominal size is no tile of the extent.
