@@ -1,7 +1,7 @@
 """ONNX's messages and operator schemas, without the rest of its package.
 
 Importing the package whole takes three times as long as the generated messages and the schemas, which are all
-that most models need, and for a small model that is a sixth of the compilation. So they are imported here
+that most models need, and for a small model that is a seventh of the compilation. So they are imported here
 before their package runs; it runs when somebody imports it or reads an attribute of it.
 """
 
