@@ -53,7 +53,7 @@ class Core(Struct, frozen=True):
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
     dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
     that is not unrolled, of which the part `loop_hidden` runs beside multiply-adds that leave it ports; a
-    loop of more than `queue` instructions is fetched anew each time, `refetch` cycles for an instruction;
+    loop of more than `queue` instructions of the tile is fetched anew each time, `refetch` cycles for one;
     `horizontal` is cycles to combine the lanes of a register; `translate` is cycles for an access to a page
     not used lately; `remainder` is what a cut-off tile costs beyond its share, in tiles; `turn` is cycles for
     a tile that adds a part of its sums, to have them from memory and back; `spare` registers are left to the

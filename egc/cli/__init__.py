@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import os
 import sys
@@ -14,13 +13,10 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 import egc
+from egc.collector import seldom
 from egc.errors import EgcError
 
 COMMANDS = ("optimize", "run", "verify", "bench", "explain", "rules", "ops")
-
-# So many new objects make Python look for cycles. What a command imports lives to its end, and to look at it
-# after every 700 objects, as is the default, takes 0.02 s in all.
-_NEW_OBJECTS = 200_000
 
 _EPILOG = """\
 exit status: 0 done, 1 the work failed (mismatch, cannot compile), 2 bad usage or bad input
@@ -99,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """The command ``egc``. It ends at once: to take the interpreter down object by object is 0.07 s more."""
     _check_streams()
-    gc.set_threshold(_NEW_OBJECTS)
+    seldom()
     try:
         status = main()
     except SystemExit as stop:  # argparse's way out

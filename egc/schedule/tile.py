@@ -14,8 +14,6 @@ from msgspec import Struct
 from egc.machine import Machine
 from egc.schedule.access import Access, StageModel, Work
 
-_LOOP_INSTRUCTIONS = 5  # a counter, two addresses that move with it, a comparison and a jump
-
 
 class TileCost(Struct, frozen=True):
     """Cycles of one pass over a tile: `compute` and `l1` for the body, `finish_*` for what follows the
@@ -77,7 +75,7 @@ class TileModel:
         issue = body / core.issue
         # The partial results of one straight-line tile do not wait for those of the next one.
         chain = stage.chain * steps if looped else 0.0
-        refetched = body if looped and body + _LOOP_INSTRUCTIONS > core.queue else 0.0
+        refetched = body if looped and body > core.queue else 0.0
         return TileCost(
             max(busy, issue, chain) + core.refetch * refetched,
             cycles_in,
