@@ -34,6 +34,17 @@ def shipped_rules() -> tuple[Path, ...]:
     return tuple(sorted(files, key=lambda p: (p.name != "prelude.egg", p.name)))
 
 
+def loop_rules(gpu: bool = False) -> tuple[Path, ...]:
+    """Those of the shipped rule files that say how loops may be run: on a CPU, or on a GPU."""
+    names = ("loops.egg", "gpu.egg") if gpu else ("loops.egg",)
+    return tuple((data_folder("rules") / name).resolve() for name in names)
+
+
+def rules_read_ahead() -> Path:
+    """Where installing egc puts what it made of the shipped rules (hatch_build.py)."""
+    return Path(__file__).parent / "_data" / "read"
+
+
 def cost_model(name: str) -> Path | None:
     """The file of a shipped cost model; None where there is none of that name."""
     path = data_folder("cost_models") / f"{name}.toml"

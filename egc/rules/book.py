@@ -11,9 +11,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from egc.errors import Problems, UsageError
-from egc.resources import shipped_rules
+from egc.resources import loop_rules, shipped_rules
 from egc.rules import syntax as s
-from egc.rules.cache import kept
+from egc.rules.cache import keep, kept
 from egc.rules.commands import unknown_command
 from egc.rules.diagnostics import Diagnostic, RuleFileError, nearest, once
 from egc.rules.emit import Emitter
@@ -132,11 +132,29 @@ def load_rules(
     return RuleBook(tuple(loaded.declarations), tuple(admitted), left_out, loaded.environment, warnings)
 
 
+def read_ahead(place: Path) -> None:
+    """Read and check the shipped rules in every set that a compile loads, and keep that in a folder.
+
+    Raises RuleFileError.
+    """
+    for paths in (shipped_rules(), loop_rules(), loop_rules(gpu=True)):
+        loaded = read_rules(paths)
+        if loaded.errors:
+            raise RuleFileError(loaded.errors)
+        keep(place, _CHECKED, _sources(paths), loaded)
+
+
 @lru_cache(maxsize=4)
 def _shipped(paths: tuple[Path, ...]) -> Loaded:
     """Shipped files as read, by this process or an earlier one: nobody changes what was loaded."""
-    sources = [s.Source(shown_name(path), path.read_text(encoding="utf-8")) for path in paths]
-    return kept("rules", sources, lambda: read_rules(paths), lambda loaded: not loaded.diagnostics)
+    return kept(_CHECKED, _sources(paths), lambda: read_rules(paths), lambda loaded: not loaded.diagnostics)
+
+
+_CHECKED = "rules"  # the kind of entry that holds several files, read and checked together
+
+
+def _sources(paths: Sequence[Path]) -> list[s.Source]:
+    return [s.Source(shown_name(path), path.read_text(encoding="utf-8")) for path in paths]
 
 
 def read_rules(paths: Sequence[Path]) -> Loaded:

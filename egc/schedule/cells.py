@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from egc.resources import data_folder
+from egc.resources import loop_rules
 from egc.rules import RuleBook, load_rules
 from egc.rules import syntax as s
 from egc.rules.bindings import egglog_bindings, run_commands
@@ -87,7 +87,7 @@ class LoopGraph(Struct, frozen=True):
 @lru_cache(maxsize=1)
 def shipped_loop_rules() -> RuleBook:
     """The rules of rules/loops.egg."""
-    return load_rules([data_folder("rules") / "loops.egg"])
+    return load_rules(loop_rules())
 
 
 _KINDS = {

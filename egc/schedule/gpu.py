@@ -13,7 +13,7 @@ from functools import lru_cache
 from egc.errors import CompileError
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Loop, Nest, check_nest
-from egc.resources import data_folder
+from egc.resources import loop_rules
 from egc.rules import RuleBook, load_rules
 from egc.schedule.access import StageModel, model_stage
 from egc.schedule.cells import Do, Facts, For, LoopGraph, Row, Saturator, Then
@@ -47,8 +47,7 @@ def schedule_device(
 
 def gpu_rules(accuracy: str = "default") -> RuleBook:
     """The rules of rules/loops.egg and rules/gpu.egg that `accuracy` admits."""
-    folder = data_folder("rules")
-    return load_rules([folder / "loops.egg", folder / "gpu.egg"], accuracy=accuracy)
+    return load_rules(loop_rules(gpu=True), accuracy=accuracy)
 
 
 @lru_cache(maxsize=1)

@@ -1,14 +1,18 @@
 """The cache of syntax trees: it gives what reading gives, and never an old or damaged tree."""
 
+import hashlib
+import io
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from egc.cache import folder as cache_folder
-from egc.resources import shipped_rules
-from egc.rules import cache
+from egc.resources import loop_rules, shipped_rules
+from egc.rules import book, cache, load_rules
 from egc.rules import syntax as s
-from egc.rules.book import _shipped, read_rules
+from egc.rules.book import _shipped, read_ahead, read_rules
 from egc.rules.reader import read, read_file
 from egc.rules.rule import Rule
 
@@ -18,6 +22,7 @@ TEXT = ";; class: exact\n(ruleset a)\n"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "rules_read_ahead", lambda: tmp_path / "ahead")
     return cache_folder("rules")
 
 
@@ -95,6 +100,42 @@ def test_checked_rules_come_back_as_they_were() -> None:
     for loaded in (first, second):
         assert loaded.declarations == fresh.declarations
         assert [told(rule) for rule in loaded.rules] == [told(rule) for rule in fresh.rules]
+
+
+def test_rules_read_ahead_are_read_no_more(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_ahead(tmp_path / "ahead")
+    ahead = sorted(path.read_bytes() for path in (tmp_path / "ahead").iterdir())
+    assert len(ahead) == 3
+    for path in folder.iterdir():  # the trees, which reading left in the user's own cache
+        path.unlink()
+    fresh = read_rules(shipped_rules())
+    _shipped.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(book, "read_rules", None)
+        for paths in (shipped_rules(), loop_rules(), loop_rules(gpu=True)):
+            assert load_rules(paths).rules
+        assert [told(rule) for rule in _shipped(shipped_rules()).rules] == [
+            told(rule) for rule in fresh.rules
+        ]
+    _shipped.cache_clear()
+    monkeypatch.setattr(cache, "_version", lambda: b"another reader")
+    read_ahead(tmp_path / "again")
+    assert not {path.read_bytes() for path in (tmp_path / "again").iterdir()} & set(ahead)
+    assert load_rules().rules  # read anew: no entry is good for this reader
+
+
+def test_what_is_kept_names_no_class_but_those_of_egc(tmp_path: Path) -> None:
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            assert module.startswith("egc."), f"{module}.{name} may differ from one Python to the next"
+            return super().find_class(module, name)
+
+    read_ahead(tmp_path / "ahead")
+    for path in (tmp_path / "ahead").iterdir():
+        start = 2 * hashlib.sha256().digest_size
+        assert Reader(io.BytesIO(path.read_bytes()[start:])).load().rules
 
 
 def test_a_file_alone_and_its_tree_are_two_entries() -> None:

@@ -15,7 +15,7 @@ from egc.ir.evaluate_kernel import evaluate_kernel
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Loop, Nest, check_nest
 from egc.machine import load_machine
-from egc.resources import data_folder
+from egc.resources import loop_rules
 from egc.rules import load_rules
 from egc.schedule import predict, schedule
 from egc.schedule.access import model_stage
@@ -276,7 +276,7 @@ def test_panels_may_run_along_one_of_two_axes_of_a_dim() -> None:
 
 def kinds(kernel: Kernel, **options: object) -> set[tuple[str, str]]:
     """The (axis, kind) pairs of the chosen nest on the AVX2 machine."""
-    book = load_rules([data_folder("rules") / "loops.egg"], **options)  # type: ignore[arg-type]
+    book = load_rules(loop_rules(), **options)  # type: ignore[arg-type]
     nest = schedule(kernel, load_machine("x86-64-v3"), threads=2, book=book).nest
     return {(loop.axis, loop.kind) for position in range(len(nest.stages)) for loop in nest.loops(position)}
 
@@ -308,7 +308,7 @@ def test_a_nest_may_contain_what_it_equals(tmp_path: Path) -> None:
         ' :when ((tile a t) (extent a n)) :ruleset loops :name "long-tile")'
     )
     path.write_text(f";; class: exact\n{rule}\n", encoding="utf-8")
-    book = load_rules([data_folder("rules") / "loops.egg"], extra=[path])
+    book = load_rules(loop_rules(), extra=[path])
     kernel = make.product(6, 8, 32)
     check_nest(schedule(kernel, load_machine("x86-64-v4"), threads=1, book=book).nest)
 
