@@ -19,6 +19,8 @@ from bench.make_models import make
 from egc.bench.compare import QUICK, Timing, compare
 from egc.bench.inputs import input_specs
 from egc.bench.report import Comparison, disagreements, print_table, wide_console
+from egc.runtime.artifact import open_artifact
+from egc.runtime.manifest import KernelStep
 
 FOLDER = Path("build")
 TOLERANCE = 1e-4
@@ -36,11 +38,13 @@ def before_after(model: Path, artifact: Path, timings: list[Timing]) -> Table:
     kinds = Counter(node.op_type for node in graph.node)
     common = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
     with egc.load(artifact) as session:
-        coverage = session.coverage
+        host = session.coverage["host"]
+    with open_artifact(artifact) as opened:
+        kernels = sum(isinstance(step, KernelStep) for step in opened.manifest.steps)
     peer, own = (next(t for t in timings if t.runtime == name) for name in ("onnxruntime", "egc"))
     table = Table("", "before: ONNX Runtime", "after: egc", title="\nBefore and after", title_justify="left")
-    table.add_row("program", f"{len(graph.node)} nodes ({common} …)", f"{coverage['compiled']} kernels")
-    table.add_row("on the host", "—", ", ".join(coverage["host"]) or "nothing")
+    table.add_row("program", f"{len(graph.node)} nodes ({common} …)", f"{kernels} kernel calls")
+    table.add_row("on the host", "—", ", ".join(host) or "nothing")
     table.add_row("file", f"{model.stat().st_size / 1e6:.1f} MB", f"{artifact.stat().st_size / 1e6:.1f} MB")
     table.add_row("load", f"{1e3 * peer.load_seconds:.1f} ms", f"{1e3 * own.load_seconds:.1f} ms")
     table.add_row("inference, median", f"{1e3 * peer.median:.2f} ms", f"{1e3 * own.median:.2f} ms")

@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[2], metavar="N", help="default: 2")
     parser.add_argument("--accuracy", choices=["exact", "default", "fast"], default="default")
-    parser.add_argument("--rounds", type=int, default=Plan.rounds, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=Plan().rounds, metavar="N", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="a few short rounds, for a first impression")
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, help="largest error allowed; default: %(default)s"
@@ -92,7 +92,7 @@ def main() -> int:
         print(to_markdown(comparisons, subject))
     else:
         console.print(machine(), highlight=False)
-        print_table(comparisons, subject, console)
+        print_table(comparisons, subject, console, ", batch 1, float32")
     problems = disagreements(comparisons, arguments.tolerance)
     for problem in problems:
         status.print(problem, style="red", highlight=False, markup=False)

@@ -12,6 +12,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from egc.files import whole
+
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -45,8 +47,7 @@ def recall(path: Path, key: bytes) -> bytes | None:
 
 def remember(path: Path, key: bytes, content: bytes) -> None:
     """Write a whole entry or none, whoever else writes it at the same time."""
-    scratch = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        scratch.write_bytes(key + hashlib.sha256(content).digest() + content)
-        scratch.replace(path)
+        with whole(path, sync=False) as file:  # an entry that the disk has lost a part of is no entry
+            file.write(key + hashlib.sha256(content).digest() + content)

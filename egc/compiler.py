@@ -136,6 +136,7 @@ def compile_model(
 
                 kernels, program = build_gpu(workshop, imported, graph, calls, machine, target, rules)
             else:
+                _check_fit(machine, target)
                 kernels, program = build_cpu(
                     workshop, imported, graph, calls, machine, target, threads, rules
                 )
@@ -183,6 +184,17 @@ def _target(options: Options, workshop: Workshop) -> Target:
 
         return parse_gpu_arch(options.arch)
     return workshop.native() if options.arch == "native" else parse_arch(options.arch)
+
+
+def _check_fit(machine: Machine, target: Target) -> None:
+    """UsageError where a cost model counts on more than the target's registers are."""
+    core, triple = machine.core, parse_arch(machine.arch).triple
+    if triple != target.triple or core.vector_bits > target.vector_bits or core.registers > target.registers:
+        raise UsageError(
+            f"the cost model {machine.name} is of another machine than --arch {target.arch}",
+            why=f"it counts on {core.registers} registers of {core.vector_bits} bits",
+            hint=f"--arch {machine.arch}, or another --cost-model",
+        )
 
 
 def build_cpu(

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from egc.errors import BadInput, UsageError
+from egc.ir.scalar import FUNCTIONS
 from egc.resources import cost_model, data_folder
 from egc.runtime.cpu import machine_features
 
@@ -241,45 +242,56 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
     """A Machine from its TOML; KeyError, TypeError or ValueError where entries are missing, unknown or
     senseless.
     """
+    cores = table["cores"]
     l1, *outer = table["memory"]
     levels = tuple(
         Level(
             level["name"],
             float(level.get("bytes", "inf")),
             level["gb_per_s"] * 1e9,
-            level.get("shared_gb_per_s", level["gb_per_s"] * table["cores"]) * 1e9,
+            level.get("shared_gb_per_s", level["gb_per_s"] * cores) * 1e9,
         )
         for level in outer
     )
     if levels[-1].bytes != float("inf"):
         raise ValueError("the last entry of [[memory]] is main memory and has no size")
+    names = [l1["name"], *(level.name for level in levels)]
+    if names not in (["l1", "l2", "l3", "dram"], ["l1", "l2", "dram"]):
+        raise ValueError(f"[[memory]] has {', '.join(names)}, not l1, l2, l3 where there is one, and dram")
+    if unknown := sorted(table.get("instructions", {}).keys() - FUNCTIONS.keys()):
+        raise ValueError(f"[instructions] names {', '.join(unknown)}: no scalar functions")
     if table["overlap"] < 1:
         raise ValueError("`overlap` is less than 1")
-    core = dict(table["core"])
+    rest = dict(table)
+    del rest["memory"]
+    core = dict(rest.pop("core"))
     core["hertz"] = core.pop("ghz") * 1e9
-    tiles = {key: tuple(v) if isinstance(v, list) else v for key, v in table["tiles"].items()}
-    return Machine(
+    tiles = {key: tuple(v) if isinstance(v, list) else v for key, v in rest.pop("tiles").items()}
+    machine = Machine(
         name=name,
-        description=table["description"],
-        arch=table["arch"],
-        cores=table["cores"],
+        description=rest.pop("description"),
+        arch=rest.pop("arch"),
+        cores=rest.pop("cores"),
         core=filled(Core, core),
         l1_bytes=float(l1["bytes"]),
         levels=levels,
-        line_bytes=table["line_bytes"],
-        page_bytes=table["page_bytes"],
-        stream_bytes=table["stream_bytes"],
-        overlap=table["overlap"],
-        exposed=table["exposed"],
-        late=table["late"],
-        launch=table["launch_ns"] * 1e-9,
-        fork=table["fork_ns"] * 1e-9,
-        symbolic_extent=table["symbolic_extent"],
-        operators=filled(Operators, table["operators"]),
+        line_bytes=rest.pop("line_bytes"),
+        page_bytes=rest.pop("page_bytes"),
+        stream_bytes=rest.pop("stream_bytes"),
+        overlap=rest.pop("overlap"),
+        exposed=rest.pop("exposed"),
+        late=rest.pop("late"),
+        launch=rest.pop("launch_ns") * 1e-9,
+        fork=rest.pop("fork_ns") * 1e-9,
+        symbolic_extent=rest.pop("symbolic_extent"),
+        operators=filled(Operators, rest.pop("operators")),
         tiles=filled(Tiles, tiles),
-        instructions=table.get("instructions", {}),
-        measured=table.get("measured", {}),
+        instructions=rest.pop("instructions", {}),
+        measured=rest.pop("measured", {}),
     )
+    if rest:
+        raise ValueError(f"unknown entries {', '.join(sorted(rest))}")
+    return machine
 
 
 def filled(kind: type[Struct], values: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -171,18 +171,40 @@ def _outputs(process: Process, folder: Path, seed: int) -> list[np.ndarray]:
         return [arrays[name] for name in sorted(arrays.files)]
 
 
-def _check(
-    processes: dict[str, Process], timings: dict[str, Timing], reference: str, folder: Path, seed: int
-) -> None:
-    """Note how far every runtime's outputs for one input are from the reference's."""
-    wanted = _outputs(processes[reference], folder, seed)
-    for name, process in processes.items():
-        if name == reference:
-            continue
-        ours = _outputs(process, folder, seed)
-        errors = [relative_error(a, b) for a, b in zip(ours, wanted, strict=False)]
-        worst = max(errors, default=0.0) if len(ours) == len(wanted) else float("inf")
-        timings[name].error = max(worst, timings[name].error or 0.0)
+class _Contest:
+    """The runtimes that still take part, and what was measured of each."""
+
+    def __init__(self, runtimes: Sequence[str]) -> None:
+        self.timings = {name: Timing(name) for name in runtimes}
+        self.processes: dict[str, Process] = {}
+
+    @contextlib.contextmanager
+    def turn_of(self, name: str) -> Iterator[Timing]:
+        """What a runtime does; where it fails it leaves the contest, with the reason and without times."""
+        try:
+            yield self.timings[name]
+        except RuntimeFailed as failure:
+            self.processes.pop(name, None)
+            failed = Timing(name, self.timings[name].compile_seconds, failure=str(failure))
+            self.timings[name] = failed
+
+    def check(self, folder: Path, seed: int) -> None:
+        """Note how far every runtime's outputs for one input are from the reference's: ONNX Runtime's, or
+        else the first peer's.
+        """
+        outputs: dict[str, list[np.ndarray]] = {}
+        for name, process in tuple(self.processes.items()):
+            with self.turn_of(name):
+                outputs[name] = _outputs(process, folder, seed)
+        peers = [name for name in outputs if name != "egc"]
+        reference = "onnxruntime" if "onnxruntime" in peers else next(iter(peers), None)
+        if reference is None:
+            return
+        wanted = outputs.pop(reference)
+        for name, ours in outputs.items():
+            errors = [relative_error(a, b) for a, b in zip(ours, wanted, strict=False)]
+            worst = max(errors, default=0.0) if len(ours) == len(wanted) else float("inf")
+            self.timings[name].error = max(worst, self.timings[name].error or 0.0)
 
 
 def compare(
@@ -197,39 +219,36 @@ def compare(
     """Measure the runtimes on an ONNX model (egc alone: an artifact too), in the order given.
 
     A round gives each runtime one turn, with a fresh input that is the same for all. The outputs of the first
-    and the last input are compared with ONNX Runtime's, or else the first peer's. A runtime that fails has a
-    `failure` and no times; the others go on.
+    and the last input are compared with ONNX Runtime's, or else the first peer's. A runtime that fails, be it
+    in the last round, has a `failure` and no times; the others go on.
     """
-    timings = {name: Timing(name) for name in runtimes}
-    processes: dict[str, Process] = {}
+    contest = _Contest(runtimes)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="egc-bench-")))
         for name in runtimes:
             progress(f"{model.name}: loading {name}")
-            try:
+            with contest.turn_of(name) as timing:
                 path = model
                 if name == "egc" and not is_artifact(model):
                     path = folder / "model.egc"
-                    timings[name].compile_seconds = compile_artifact(model, path, threads, compile_options)
+                    timing.compile_seconds = compile_artifact(model, path, threads, compile_options)
                 process = stack.enter_context(Process(name, path, threads, specs))
-                timings[name].load_seconds = process.ask("load")["seconds"]
+                timing.load_seconds = process.ask("load")["seconds"]
                 process.ask("run", seed=0, seconds=0.0, least=2)  # the first inferences allocate
-                processes[name] = process
-            except RuntimeFailed as failure:
-                timings[name].failure = str(failure)
-        peers = [name for name in processes if name != "egc"]
-        reference = "onnxruntime" if "onnxruntime" in peers else next(iter(peers), None)
+                contest.processes[name] = process
         for turn in range(plan.rounds):
             progress(f"{model.name}: round {turn + 1} of {plan.rounds}")
-            for name, process in processes.items():
+            for name, process in tuple(contest.processes.items()):
                 time.sleep(SETTLE_SECONDS)
-                times = process.ask("run", seed=1 + turn, seconds=plan.seconds, least=plan.least)["times"]
-                timings[name].times += times
-            if reference is not None and turn in (0, plan.rounds - 1):
-                _check(processes, timings, reference, folder, 1 + turn)
-        for name, process in processes.items():
-            timings[name].peak_bytes = process.ask("peak")["bytes"]
-    return list(timings.values())
+                with contest.turn_of(name) as timing:
+                    answer = process.ask("run", seed=1 + turn, seconds=plan.seconds, least=plan.least)
+                    timing.times += answer["times"]
+            if turn in (0, plan.rounds - 1):
+                contest.check(folder, 1 + turn)
+        for name, process in tuple(contest.processes.items()):
+            with contest.turn_of(name) as timing:
+                timing.peak_bytes = process.ask("peak")["bytes"]
+    return list(contest.timings.values())
 
 
 def ratio_to_best_peer(timings: Sequence[Timing], subject: str) -> float | None:

@@ -96,10 +96,12 @@ def wide_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=400)
 
 
-def print_table(comparisons: Sequence[Comparison], subject: str, console: Console) -> None:
-    """The table of all models at each number of threads, and the geometric mean of the subject's ratios."""
+def print_table(comparisons: Sequence[Comparison], subject: str, console: Console, inputs: str = "") -> None:
+    """The table of all models at each number of threads, and the geometric mean of the subject's ratios.
+    `inputs` says in its title what all models were given.
+    """
     for threads in sorted({comparison.threads for comparison in comparisons}, reverse=True):
-        table = Table(title=f"{threads} thread{'s' * (threads > 1)}, batch 1, float32", title_justify="left")
+        table = Table(title=f"{threads} thread{'s' * (threads > 1)}{inputs}", title_justify="left")
         for column in COLUMNS:
             table.add_column(
                 column, justify="left" if column in ("model", "runtime") else "right", no_wrap=True

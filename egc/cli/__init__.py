@@ -43,8 +43,8 @@ class _Parser(argparse.ArgumentParser):
             self._intermixed = False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status."""
+def command_line(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of ``egc``, with these of its commands; imports their modules."""
     parser = _Parser(
         prog="egc",
         description="An optimizing compiler for ONNX models built on equality saturation.",
@@ -53,11 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"egc {egc.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in commands:
+        importlib.import_module(f"egc.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status."""
     words = sys.argv[1:] if argv is None else argv
     # Whoever names a command waits for its imports alone.
-    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
-        importlib.import_module(f"egc.cli.{name}").add_parser(subparsers)
-    args = parser.parse_args(argv)
+    args = command_line(words[:1] if words and words[0] in COMMANDS else COMMANDS).parse_args(argv)
     try:
         status: int = args.main(args)
         sys.stdout.flush()

@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--tolerance", type=not_negative, default=1e-4, metavar="E", help="default: %(default)s"
     )
     parser.add_argument(
-        "--rounds", type=positive, default=Plan.rounds, metavar="N", help="default: %(default)s"
+        "--rounds", type=positive, default=Plan().rounds, metavar="N", help="default: %(default)s"
     )
     parser.add_argument("--quick", action="store_true", help="a few short rounds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from egc.errors import BadInput, Problems, UsageError
+from egc.files import whole
 from egc.options import Options
 from egc.runtime.artifact import is_artifact
 
@@ -197,7 +197,10 @@ def compiled_model(path: Path, options: Options) -> Compiled:
     with Workshop() as workshop, progress(f"compiling {path.name} …"):
         from egc.compiler import compile_model
 
-        return compile_model(path, options, workshop)
+        compiled = compile_model(path, options, workshop)
+    for warning in compiled.book.warnings:
+        print(warning, file=sys.stderr)
+    return compiled
 
 
 def open_session(args: argparse.Namespace) -> Session:
@@ -303,13 +306,8 @@ def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in zip(file_names(arrays), arrays.values(), strict=True):
             path = folder / name
-            temporary = path.with_name(f".{path.name}.part")
-            try:
-                with open(temporary, "wb") as file:
-                    np.save(file, np.asarray(array), allow_pickle=False)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with whole(path) as file:
+                np.save(file, np.asarray(array), allow_pickle=False)
             written.append(path)
     except (OSError, ValueError) as error:
         raise BadInput(

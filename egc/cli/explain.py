@@ -25,6 +25,7 @@ from egc.cli.common import (
     refuse_compile_options,
 )
 from egc.errors import ArtifactError, UsageError
+from egc.files import whole
 from egc.runtime.artifact import is_artifact
 
 if TYPE_CHECKING:
@@ -144,14 +145,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a file: all of it or nothing."""
     from egc.runtime.artifact import WriteError
 
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with whole(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise WriteError("cannot write the page", where=str(path), why=error.strerror) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def plain_console() -> Console:

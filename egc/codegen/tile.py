@@ -115,7 +115,7 @@ class StageWriter:
         fits = self.b.compare("icmp sle", end, self.memory.value(state.extent))
         self.b.branch(fits, arm(lambda: self._whole(axis, span)), arm(remainder))
 
-    def _steps(self, axis: str, span: int) -> tuple[int, bool]:
+    def _steps(self, axis: str) -> tuple[int, bool]:
         """How far apart the copies of a tiled axis are, and whether each is a vector."""
         loops = [loop for loop in self.tile if loop.axis == axis]
         if loops[-1].kind != "vec":
@@ -126,7 +126,7 @@ class StageWriter:
     def _whole(self, axis: str, span: int) -> list[Position]:
         """Positions that cover `span` elements, all inside the extent."""
         start = self.walk.position(axis)
-        step, vector = self._steps(axis, span)
+        step, vector = self._steps(axis)
         if not vector:
             return [Position(start + offset) for offset in range(span)]
         found: list[Position] = []
@@ -147,7 +147,7 @@ class StageWriter:
         """Positions that span a whole tile, held inside an extent known at run time."""
         b = self.b
         state = self.walk.axes[axis]
-        step, vector = self._steps(axis, span)
+        step, vector = self._steps(axis)
         left = self.memory.value(self.memory.settle(state.extent - state.start, {}))
         found: list[Position] = []
         for offset in range(0, span, step):

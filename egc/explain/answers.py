@@ -44,7 +44,7 @@ def print_why_not(record: Record, answer: Record, console: Console) -> None:
     for nest in answer.get("nests", ())[:_SHOWN]:
         _print_nest(nest, console)
     if "fusions" in answer:
-        _print_fusions(record, answer["fusions"], console)
+        _print_fusions(answer["fusions"], console)
     if "failure" in answer:
         _print_failure(answer["failure"], console)
 
@@ -119,7 +119,7 @@ def _terms(loss: Record) -> Table:
     return table
 
 
-def _print_fusions(record: Record, fusions: Sequence[Record], console: Console) -> None:
+def _print_fusions(fusions: Sequence[Record], console: Console) -> None:
     """The pairs that a rule allowed to share a kernel: those that do, and those that do not."""
     together = [pair for pair in fusions if len(pair["calls"]) == 1]
     apart = [pair for pair in fusions if len(pair["calls"]) > 1]

@@ -10,6 +10,7 @@ from egc.codegen.gpu import join_ptx
 from egc.codegen.nvptx import emit_device
 from egc.compiler import Compiled
 from egc.errors import UsageError
+from egc.files import whole
 from egc.kernels import KernelCall
 from egc.runtime.artifact import WriteError
 from egc.schedule.gpu_machine import GpuMachine
@@ -51,14 +52,11 @@ def write_onnx(compiled: Compiled, path: Path) -> None:
     names = {port.value: port.name for port in imported.inputs}
     names |= {f"output {i}": port.name for i, port in enumerate(imported.outputs)}
     model = to_onnx(compiled.extraction.graph, names)
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-        temporary.replace(path)
+        with whole(path) as file:
+            file.write(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise WriteError("cannot write the model", where=str(path), why=error.strerror) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _calls(compiled: Compiled) -> str:

@@ -197,7 +197,11 @@ class _Writer:
     def on_pool(self, node: Node) -> None:
         attrs: dict[str, Any] = dict(node.attrs)
         window = attrs["window"]
-        outer = [axis for axis, size in enumerate(window) if size == 1]
+        keys = ("window", "strides", "low", "high")
+        plain = [tuple(attrs[key][axis] for key in keys) == (1, 1, 0, 0) for axis in range(len(window))]
+        outer = [axis for axis, is_plain in enumerate(plain) if is_plain]
+        if attrs["fn"] not in ("add", "max", "min"):
+            raise _Unspeakable(f"it has no pooling by {attrs['fn']}")
         if len(window) < 3 or len(outer) < 2:
             raise _Unspeakable("a window over so many axes")
         order = [*outer[:2], *(axis for axis in range(len(window)) if axis not in outer[:2])]

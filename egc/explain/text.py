@@ -16,7 +16,7 @@ from egc.explain.units import counted, difference, duration
 Record = dict[str, Any]
 
 BAR = 24  # characters of the longest bar
-TERMS = ("compute", "traffic", "l1", "l2", "l3", "dram", "conversion", "launch", "total")
+TERMS = ("compute", "traffic", "l1", "l2", "l3", "dram", "latency", "conversion", "launch", "total")
 # Alternatives in the graph's e-graph have no loop nests; what extraction decided by is what they differ in.
 SPELLINGS = "Other spellings in the e-graph, by the prices of extraction, which knows no loop nests"
 

@@ -106,7 +106,7 @@ class _Decoder:
         if enode.op == "output":
             self.names[eclass] = self.multi[enode.children[0]][enode.attr("index")]
             return
-        operands = [self.value(child) for child in self.operands(eclass, enode)]
+        operands = [self.value(child) for child in self.operands(enode)]
         if enode.op in ("host", "topk"):
             self.multi[eclass] = self.builder.add_multi(
                 enode.op, operands, self.sources[eclass], **dict(enode.attrs)
@@ -116,7 +116,7 @@ class _Decoder:
             enode.op, operands, self.sources[eclass], self.known_name(eclass), **dict(enode.attrs)
         )
 
-    def operands(self, eclass: int, enode: ENode) -> tuple[int, ...]:
+    def operands(self, enode: ENode) -> tuple[int, ...]:
         """The operands of an e-node; a chain of binary concatenations that
         nothing else reads is one long one.
         """
@@ -125,7 +125,7 @@ class _Decoder:
         first = self.solution.choice[enode.children[0]]
         inner = enode.children[0]
         if first.op == "concat" and first.attrs == enode.attrs and self.readers[inner] == 1:
-            return (*self.operands(inner, first), *enode.children[1:])
+            return (*self.operands(first), *enode.children[1:])
         return enode.children
 
     def constant(self, eclass: int) -> Constant:

@@ -244,11 +244,6 @@ class Context:
             self.fail(f"axes {list(axes)} name one axis twice")
         return found
 
-    def require_float(self, value: str) -> None:
-        """NodeError unless ``value`` is of a floating-point type."""
-        if not is_float(self.dtype(value)):
-            self.fail(f"the operand is {self.dtype(value)}; the operator takes floating-point types")
-
     def static_shape(self, value: str) -> tuple[int, ...]:
         """The shape of ``value`` as integers; NotCompiled where a dim is symbolic."""
         shape = self.shape(value)

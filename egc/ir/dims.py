@@ -5,7 +5,7 @@ call of ``floordiv``, ``mod``, ``min`` or ``max`` on dims. Polynomials are kept 
 dims that are equal by ring arithmetic are equal as Python objects. The text form (``batch*seq + 1``,
 ``floordiv(h - 1, 2) + 1``) prints and parses.
 
-This module imports only the standard library: the runtime evaluates dims with it.
+This module imports nothing but the standard library and msgspec: the runtime evaluates dims with it.
 """
 
 from __future__ import annotations

@@ -270,12 +270,12 @@ def _certainly_nonnegative(dim: Dim, ranges: Ranges) -> bool:
         return dim >= 0
     shifted = substitute(dim, {name: symbol(name) + 1 for name in _positive_symbols(ranges)})
     return all(
-        coefficient >= 0 and all(_nonnegative_atom(atom, ranges) for atom in monomial)
+        coefficient >= 0 and all(_nonnegative_atom(atom) for atom in monomial)
         for monomial, coefficient in _terms(shifted)
     )
 
 
-def _nonnegative_atom(atom: str | Call, ranges: Ranges) -> bool:
+def _nonnegative_atom(atom: str | Call) -> bool:
     if isinstance(atom, str):
         return True
     # The arguments were shifted too: they are judged as they stand, no symbol known to be positive.

@@ -14,11 +14,6 @@ Vector = tuple[IndexExpr, ...]
 Guards = tuple[tuple[Dim, Dim], ...]
 
 
-def is_dim(index: IndexExpr) -> bool:
-    """Whether an index is affine arithmetic and not data."""
-    return isinstance(index, int | SymDim)
-
-
 def as_expr(index: IndexExpr) -> Expr:
     """An index as an int64 value."""
     if isinstance(index, int):
@@ -129,11 +124,6 @@ def _smaller(a: Dim, b: Dim) -> bool:
     if isinstance(a, int) and isinstance(b, int):
         return a < b
     return mod(b, a) == 0 if a != 0 else True
-
-
-def unravel(flat: IndexExpr, shape: Shape) -> Vector:
-    """The index vector of the ``flat``-th element of a tensor of ``shape``."""
-    return reshape_index((flat,), (product(shape),), shape)
 
 
 def guarded(value: Expr, guards: Guards, fill: Expr) -> Expr:

@@ -210,7 +210,7 @@ class _Partition:
         view_only = all(n.op in VIEWS for n in cone.nodes.values())
         here, there = self.graph.types[value], self.graph.types[user.output]
         if user.op in CONTRACTIONS:
-            return view_only and (self.keeps_lanes(value, cone, user) or self.is_narrow_image(value, user))
+            return view_only and (self.keeps_lanes(value, cone) or self.is_narrow_image(value, user))
         if user.op in MAPS or user.op in VIEWS:
             return self.repeats_little(cone, estimate(there.size) - estimate(here.size))
         if user.op in NORMALISATIONS:
@@ -223,7 +223,7 @@ class _Partition:
             if value == user.inputs[1] and any(len(self.graph.users[name]) > 1 for name in cone.reads):
                 # Keys want a layout of their own (egc.kernels.layouts), which what others read cannot have.
                 return False
-            return view_only and self.keeps_lanes(value, cone, user)
+            return view_only and self.keeps_lanes(value, cone)
         if (user.op in GATHERS and value == user.inputs[0]) or user.op == "pool":
             return cheap
         return user.op in ANCHORS or user.op in GATHERS or user.op in SCATTERS or user.op in ("concat", "pad")
@@ -243,7 +243,7 @@ class _Partition:
         channels = self.graph.types[value].shape[-1]
         return isinstance(channels, int) and channels <= _NARROW
 
-    def keeps_lanes(self, value: str, cone: _Cone, user: Node) -> bool:
+    def keeps_lanes(self, value: str, cone: _Cone) -> bool:
         """Whether the elements that lie side by side in memory stay on one of the two axes that a
         contraction walks.
 

@@ -43,7 +43,7 @@ def _reduce(el: Elements, node: Node, index: Vector) -> Reduction:
     return Reduction(value, fn, tuple(axes))
 
 
-def _product(el: Elements, a: Expr, b: Expr) -> Expr:
+def _product(a: Expr, b: Expr) -> Expr:
     wide = accumulator(a.dtype)
     return call("mul", cast(a, wide), cast(b, wide))
 
@@ -54,7 +54,7 @@ def _matmul(el: Elements, node: Node, index: Vector) -> Reduction:
     batch = index[:-2]
     left = el.at(a, (*broadcast_index(batch, el.shape(a)[:-2]), index[-2], k))
     right = el.at(b, (*broadcast_index(batch, el.shape(b)[:-2]), k, index[-1]))
-    return Reduction(_product(el, left, right), "add", axes)
+    return Reduction(_product(left, right), "add", axes)
 
 
 def _window(
@@ -88,7 +88,7 @@ def _conv_channels_last(el: Elements, node: Node, index: Vector) -> Reduction:
     image = el.at(x, (index[0], *where, source))
     value = _guard(image, guards)
     weight = el.at(w, (*taps, channel, index[-1]))
-    return Reduction(_product(el, value, weight), "add", (*axes, *channel_axes))
+    return Reduction(_product(value, weight), "add", (*axes, *channel_axes))
 
 
 def _conv(el: Elements, node: Node, index: Vector) -> Reduction:
@@ -101,7 +101,7 @@ def _conv(el: Elements, node: Node, index: Vector) -> Reduction:
     image = el.at(x, (index[0], source, *where))
     value = _guard(image, guards)
     weight = el.at(w, (index[1], channel, *taps))
-    return Reduction(_product(el, value, weight), "add", (*channel_axes, *axes))
+    return Reduction(_product(value, weight), "add", (*channel_axes, *axes))
 
 
 def _group(channel: IndexExpr, outputs: Dim, groups: int) -> IndexExpr:

@@ -27,11 +27,6 @@ class Report(Struct, frozen=True):
         """How many findings stop a file from being used."""
         return sum(not d.warning for d in self.findings)
 
-    @property
-    def warnings(self) -> int:
-        """How many do not."""
-        return len(self.findings) - self.errors
-
 
 # A check of these rules, which stand among all that is loaded.
 Check = Callable[[Sequence[Rule], Loaded], list[Diagnostic]]

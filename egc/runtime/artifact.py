@@ -29,6 +29,7 @@ import numpy as np
 from msgspec import Struct
 
 from egc.errors import ArtifactError, EgcError
+from egc.files import whole
 from egc.runtime import abi
 from egc.runtime.checksum import checksum
 from egc.runtime.manifest import Manifest
@@ -105,17 +106,9 @@ def write_artifact(
     WriteError where the file cannot be written; an older file of this name then stays as it was.
     """
     target = Path(path)
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
+        with whole(target) as file:
             _write(file, manifest, code, constants, record)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
     except OSError as error:
         raise WriteError(
             "cannot write the artifact",
@@ -123,10 +116,6 @@ def write_artifact(
             why=error.strerror or str(error),
             hint="write to a folder with enough free space that you may write to, with -o",
         ) from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
 
 
 def artifact_in_memory(

@@ -98,7 +98,6 @@ class Session:
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
         self._lock = threading.Lock()
         self._input_dtypes = [numpy_dtype(port.dtype) for port in manifest.inputs]
-        self._output_dtypes = [numpy_dtype(port.dtype) for port in manifest.outputs]
         self._output_index = {port.name: i for i, port in enumerate(manifest.outputs)}
         self._closed = False
         self._workers = Workers(native, threads)

@@ -174,10 +174,10 @@ class Chooser:
         """Seconds on one core: the whole, then its terms."""
         if state.phase == STRAIGHT:
             return (float(len(state.loops)),)
-        terms = self.terms(state, 1, 1.0)
+        terms = self.terms(state, 1.0)
         return (self.whole(terms) + self.waiting(state, terms, 1.0), *terms)
 
-    def terms(self, state: State, threads: int, share: float) -> list[float]:
+    def terms(self, state: State, share: float) -> list[float]:
         """Seconds of arithmetic, first cache and every boundary; `share` is the busiest thread's part of
         the work.
         """
@@ -215,7 +215,7 @@ class Chooser:
         warm.traffic = tuple(
             home[level] if shape.fits[level] else moved for level, moved in enumerate(state.traffic)
         )
-        terms = self.terms(warm, threads, share)
+        terms = self.terms(warm, share)
         launch = self.machine.launch + (self.machine.fork if state.parallel > 1 else 0.0)
         named = dict(zip((level.name for level in self.machine.levels), terms[2:], strict=True))
         return Cost(

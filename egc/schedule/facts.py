@@ -84,7 +84,7 @@ class FactWriter:
             self.constants(body, model, axis, [lanes * count for count in counts], whole)
         self.tiles(model, vector, {axis: name[axis] for axis in order})
         if not whole:
-            for axis in shared & set(model.parallel):
+            for axis in (axis for axis in model.parallel if axis in shared):
                 for size in self.machine.tiles.shared:
                     if 1 < size < model.extents[axis]:
                         self.add("stage-tile", axis, size)

@@ -4,13 +4,14 @@ import argparse
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from egc.bench.compare import Plan, Timing, compare, ratio_to_best_peer, relative_error
+from egc.bench.compare import Plan, Process, Timing, compare, ratio_to_best_peer, relative_error
 from egc.bench.inputs import InputSpec, input_specs, random_inputs
 from egc.bench.report import Comparison, disagreements, geometric_mean, to_json, to_markdown
 from egc.cli.bench import add_parser, artifact_specs, compile_words, parse_peers
@@ -114,6 +115,25 @@ def test_runtimes_are_timed_and_one_that_fails_is_reported(tmp_path: Path) -> No
     comparison = Comparison("broken", 1, (failed,))
     assert len(disagreements([comparison], 1e-4)) == 1
     assert to_json([comparison], "egc")["models"][0]["runtimes"][0]["failure"] == failed.failure
+
+
+def test_a_runtime_that_dies_in_a_round_leaves_the_others_their_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(self: Process, do: str, **arguments: object) -> dict[str, Any]:
+        if self.runtime == "onnxruntime" and arguments.get("seed") == 2:
+            self.process.kill()
+        return ask(self, do, **arguments)
+
+    ask = Process.ask
+    monkeypatch.setattr(Process, "ask", dies)
+    path = MODELS / "mlp.torchscript.onnx"
+    timings = compare(path, input_specs(path, {}), ["egc", "onnxruntime"], 1, Plan(3, 0.0, 2))
+    own, other = timings
+    assert (own.failure, len(own.times), own.peak_bytes > 0) == (None, 6, True)
+    assert own.error is not None and own.error < 1e-4  # from the first round, which both were in
+    assert other.failure is not None and "died" in other.failure
+    assert other.times == []
 
 
 def test_an_artifact_is_timed_alone(tmp_path: Path) -> None:

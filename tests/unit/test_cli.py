@@ -5,6 +5,7 @@ Status 0 is done, 1 that the work failed, 2 bad usage or bad input.
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from egc import compile as compile_model
-from egc.cli import main
+from egc.bench.compare import Plan
+from egc.cli import command_line, main
 from egc.cli.verify import compare
 from egc.errors import UsageError
 from egc.runtime.artifact import write_artifact
@@ -462,3 +464,42 @@ def test_names_that_look_like_markup(egc: Run) -> None:
 )
 def test_what_counts_as_agreement(found: Any, expected: Any, same: bool) -> None:
     assert compare("y", found, expected, 1e-3, 1e-5)["ok"] is same
+
+
+def test_every_default_of_every_command_is_a_value() -> None:
+    plain = (bool, int, float, str, Path, list, tuple, type(None))
+    waiting = [command_line()]
+    checked = 0
+    while waiting:
+        for action in waiting.pop()._actions:
+            assert action.default is argparse.SUPPRESS or isinstance(action.default, plain), action
+            checked += 1
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+    assert checked > 50
+
+
+def test_bench_runs_with_the_rounds_that_it_has_by_default(egc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("egc.bench.compare.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("egc.cli.bench.Plan", lambda rounds=15: Plan(rounds, 0.0, 1))
+    status, out, err = egc("bench", save())
+    assert (status, err.strip()) == (0, "")
+    assert "egc" in out
+
+
+def test_a_cost_model_of_wider_registers_than_the_target_has_is_refused(egc: Run) -> None:
+    status, _, err = egc("optimize", save(), "--arch", "x86-64-v3", "--cost-model", "x86-64-v4")
+    assert status == 2
+    assert "the cost model x86-64-v4 is of another machine than --arch x86-64-v3" in err
+    assert not list(Path().glob("*.egc"))
+
+
+def test_what_is_odd_about_a_rule_file_is_said(egc: Run) -> None:
+    rules = Path("mine.egg")
+    rules.write_text(
+        ";; clas: exact\n;; class: exact\n"
+        '(rewrite (Map1 (Neg) (Map1 (Neg) x)) x :ruleset canonical :name "twice")\n'
+    )
+    status, _, err = egc("optimize", save(), "--rules", rules)
+    assert status == 0
+    assert "warning: unknown key `clas:`" in err

@@ -59,6 +59,9 @@ def test_a_machine_of_ones_own(tmp_path: Path) -> None:
         ("fma = 2\n", "", "'fma' is missing"),
         ("fma = 2\n", "fma = 2\nfmas = 3\n", "unknown entries fmas"),
         ("overlap = 3\n", "", "'overlap' is missing"),
+        ("overlap = 3\n", "overlap = 3\noverlapp = 3\n", "unknown entries overlapp"),
+        ('"dram"', '"hbm"', "[[memory]] has l1, l2, l3, hbm, not l1, l2, l3 where there is one, and dram"),
+        ("[instructions]\n", "[instructions]\nexpp = 3\n", "[instructions] names expp: no scalar functions"),
         ("overlap = 3\n", "overlap = 0.5\n", "`overlap` is less than 1"),
         (
             "gb_per_s = 20\n",
