@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,23 @@ class _Device:
     def __init__(self, artifact: Artifact, driver: Driver | None) -> None:
         self.manifest = artifact.manifest
         code = GpuCode.from_bytes(bytes(artifact.code))
-        self.driver = driver or Driver()
-        _check_capability(self.driver, code.arch)
-        self.driver.use()
         self.launches = code.launches
-        self.module = self.driver.load(code.ptx)
-        self.functions = {name: self.driver.function(self.module, name) for name in code.launches}
-        self.stream = self.driver.stream()
-        self.constants = self.driver.allocate(artifact.constants.nbytes)
-        self.driver.upload(self.constants, artifact.constants, self.stream)
-        self.driver.wait(self.stream)
         self.plans: list[DevicePlan] = []
+        self.driver = driver or Driver()
+        with ExitStack() as held:
+            held.callback(self.driver.close)
+            _check_capability(self.driver, code.arch)
+            self.driver.use()
+            module = self.driver.load(code.ptx)
+            held.callback(self.driver.unload, module)
+            self.functions = {name: self.driver.function(module, name) for name in code.launches}
+            self.stream = self.driver.stream()
+            held.callback(self.driver.destroy_stream, self.stream)
+            self.constants = self.driver.allocate(artifact.constants.nbytes)
+            held.callback(self.driver.free, self.constants)
+            self.driver.upload(self.constants, artifact.constants, self.stream)
+            self.driver.wait(self.stream)
+            self.held = held.pop_all()
 
     def plan(self, env: Mapping[str, int]) -> DevicePlan:
         """A new plan for these dims."""
@@ -117,10 +124,7 @@ class _Device:
         for plan in self.plans:
             plan.free()
         self.plans.clear()
-        self.driver.free(self.constants)
-        self.driver.destroy_stream(self.stream)
-        self.driver.unload(self.module)
-        self.driver.close()
+        self.held.close()
 
 
 class DevicePlan:
@@ -134,19 +138,33 @@ class DevicePlan:
         kernels = [step for step in manifest.steps if isinstance(step, KernelStep)]
         scratch = max((self._scratch_bytes(step, env) for step in kernels), default=0)
         offsets, total = _layout(manifest, [self.nbytes(i) for i in range(len(manifest.buffers))])
-        self.memory = self.driver.allocate(total + scratch)
-        self.scratch = self.memory + total  # steps run one after another and share it
-        self.addresses = [
-            device.constants + (buffer.offset or 0)
-            if buffer.where == "constant"
-            else self.memory + offsets.get(i, 0)
-            for i, buffer in enumerate(manifest.buffers)
-        ]
-        self.steps = [self._step(step, env) for step in kernels]
-        self.driver.begin_capture(device.stream)
-        for launch in self.steps:
-            launch()
-        self.graph = self.driver.end_capture(device.stream)
+        with ExitStack() as held:
+            self.memory = self.driver.allocate(total + scratch)
+            held.callback(self.driver.free, self.memory)
+            self.scratch = self.memory + total  # steps run one after another and share it
+            self.addresses = [
+                device.constants + (buffer.offset or 0)
+                if buffer.where == "constant"
+                else self.memory + offsets.get(i, 0)
+                for i, buffer in enumerate(manifest.buffers)
+            ]
+            self.steps = [self._step(step, env) for step in kernels]
+            self.graph = self._captured()
+            held.callback(self.driver.destroy_graph, self.graph)
+            self.held = held.pop_all()
+
+    def _captured(self) -> Any:
+        """The graph of all launches. A stream left in capture could do nothing else."""
+        stream = self.device.stream
+        self.driver.begin_capture(stream)
+        try:
+            for launch in self.steps:
+                launch()
+        except DeviceError:
+            with suppress(DeviceError):  # that the capture is void
+                self.driver.destroy_graph(self.driver.end_capture(stream))
+            raise
+        return self.driver.end_capture(stream)
 
     def nbytes(self, buffer: int) -> int:
         """The size of a buffer."""
@@ -206,8 +224,7 @@ class DevicePlan:
 
     def free(self) -> None:
         """Give the memory back."""
-        self.driver.destroy_graph(self.graph)
-        self.driver.free(self.memory)
+        self.held.close()
 
 
 def _layout(manifest: Manifest, sizes: list[int]) -> tuple[dict[int, int], int]:

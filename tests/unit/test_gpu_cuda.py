@@ -157,3 +157,27 @@ def test_arguments_are_passed_by_address() -> None:
     assert [ctypes.c_uint64.from_address(pointers[i]).value for i in range(3)] == [1 << 63, (1 << 64) - 1, 7]
     assert ctypes.sizeof(words) == 24
     pack_arguments([])
+
+
+@pytest.mark.parametrize("call", ["cuLaunchKernel", "cuGraphInstantiateWithFlags", "cuModuleGetFunction"])
+def test_what_fails_leaves_nothing_on_the_device(compiled: Compiled, call: str) -> None:
+    library = fake(compiled)
+    setattr(library, call, lambda *_: 2)
+    with (
+        pytest.raises(DeviceError),
+        CudaSession(compiled.artifact(), driver=Driver(library=library)) as session,
+    ):
+        session.run(None, feeds(2))
+    assert (library.memory, library.recording) == ({}, None)
+
+
+def test_a_session_goes_on_after_a_launch_that_failed(compiled: Compiled) -> None:
+    library = fake(compiled)
+    works = library.cuLaunchKernel
+    with CudaSession(compiled.artifact(), driver=Driver(library=library)) as session:
+        library.cuLaunchKernel = lambda *_: 2
+        with pytest.raises(DeviceError):
+            session.run(None, feeds(2))
+        assert len(library.memory) == 1, "the constants"
+        library.cuLaunchKernel = works
+        assert session.run(None, feeds(2))
