@@ -118,12 +118,14 @@ class Machine(Struct, frozen=True, dict=True):
     the core's own caches that multiply-adds wait for; what is fetched ahead is late, too, by `late` times the
     part that it takes of the core's last cache. `launch` is seconds a kernel, `fork` seconds more for one
     whose iterations are shared among threads. `symbolic_extent` is what an unknown extent counts for. A run
-    of contiguous bytes from beyond the core's own caches costs `stream_bytes` more than it has.
+    of contiguous bytes from beyond the core's own caches costs `stream_bytes` more than it has. `features`
+    are those, as Linux names them, that tell such a processor.
     """
 
     name: str
     description: str
     arch: str
+    features: tuple[str, ...]
     cores: int
     core: Core
     l1_bytes: float
@@ -200,30 +202,36 @@ def machine_for(arch: str) -> Machine:
 
 @lru_cache(maxsize=1)
 def native() -> Machine:
-    """The shipped cost model that describes this CPU best, by its features."""
-    features = machine_features()
-    if "asimd" in features:
-        return load_machine("aarch64")
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features:
-        return load_machine(_avx512(features))
-    return load_machine("x86-64-v3")
+    """The shipped cost model that describes this CPU best: the one with most features, all of which it has.
+    UsageError where there is none.
+    """
+    return _best(machine_features())
 
 
-def _avx512(features: frozenset[str]) -> str:
-    """The cost model of a processor with AVX-512. The generation shows in a feature that came with it."""
-    if "amx_tile" in features:
-        return "golden-cove-avx512"
-    if {"avx512_vp2intersect", "avx_vnni"} <= features:
-        return "zen5-avx512"
-    return "x86-64-v4"
+def _best(features: frozenset[str]) -> Machine:
+    paths = map(cost_model, machine_names())
+    machines = [_read(path) for path in paths if path and _table(path).get("kind") != "gpu"]
+    fitting = [machine for machine in machines if features.issuperset(machine.features)]
+    if not fitting:
+        raise UsageError(
+            "this CPU is not supported",
+            why=f"none of the cost models {', '.join(m.name for m in machines)} is of a CPU like it",
+            hint="--arch x86-64-v3, say, to compile for another machine",
+        )
+    return max(fitting, key=lambda machine: (len(machine.features), machine.name))
+
+
+@lru_cache(maxsize=8)
+def _table(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput("the cost model cannot be read", where=str(path), why=str(error)) from None
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path) -> Machine:
-    try:
-        table = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput("the cost model cannot be read", where=str(path), why=str(error)) from None
+    table = _table(path)
     if table.get("kind") == "gpu":
         raise UsageError(f"the cost model {path.stem} describes a GPU", hint="--target gpu --arch sm_80")
     try:
@@ -271,6 +279,7 @@ def _machine(name: str, table: Mapping[str, Any]) -> Machine:
         name=name,
         description=rest.pop("description"),
         arch=rest.pop("arch"),
+        features=tuple(rest.pop("features")),
         cores=rest.pop("cores"),
         core=filled(Core, core),
         l1_bytes=float(l1["bytes"]),

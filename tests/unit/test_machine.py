@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from egc import machine
 from egc.errors import BadInput, UsageError
 from egc.machine import load_machine, native
 from egc.resources import cost_model
@@ -30,6 +31,29 @@ def test_the_peak_of_the_measured_machine() -> None:
 
 def test_this_machine_has_a_model() -> None:
     assert native().name in CPUS
+
+
+AVX512 = "avx2 fma f16c avx512f avx512bw avx512dq avx512vl"
+
+
+@pytest.mark.parametrize(
+    ("features", "name"),
+    [
+        ("sse2 avx2 fma f16c", "x86-64-v3"),
+        (AVX512, "x86-64-v4"),
+        (f"{AVX512} avx_vnni", "x86-64-v4"),
+        (f"{AVX512} avx_vnni amx_tile", "golden-cove-avx512"),
+        (f"{AVX512} avx_vnni avx512_vp2intersect", "zen5-avx512"),
+        ("fp asimd evtstrm", "aarch64"),
+    ],
+)
+def test_a_cpu_is_told_by_its_features(features: str, name: str) -> None:
+    assert machine._best(frozenset(features.split())).name == name
+
+
+def test_a_cpu_that_no_file_describes() -> None:
+    with pytest.raises(UsageError, match="this CPU is not supported"):
+        machine._best(frozenset(["sse2"]))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
