@@ -11,9 +11,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-from egc.frontend.symbolic import at_least, simplify
-from egc.ir.dims import Dim, Shape, SymDim, product
+from egc.ir.dims import Dim, Shape, SymDim, dim_min, product
+from egc.ir.extents import at_least, at_most_one, simplify
 from egc.ir.graph import Graph, Node
+from egc.ir.infer import broadcast
 from egc.ir.types import TensorType
 
 Relation = Literal["==", "<="]
@@ -90,10 +91,18 @@ def _dims(node: Node, name: str) -> Shape:
 
 
 def _broadcast(shapes: Sequence[Shape]) -> _Pairs:
-    """Extents that stand over each other are equal, but for those that are 1 whatever the run."""
-    for i in range(1, max(map(len, shapes), default=0) + 1):
-        wide = list(dict.fromkeys(shape[-i] for shape in shapes if len(shape) >= i and shape[-i] != 1))
-        yield from ((wide[0], "==", other) for other in wide[1:])
+    """Extents that stand over each other are equal, but for those that are 1 whatever the run. One that may
+    be 0 instead must not be, unless nothing is read of it.
+    """
+    result = broadcast(*shapes)
+    for shape in shapes:
+        for extent, wide in zip(reversed(shape), reversed(result), strict=False):
+            if extent in (1, wide):
+                continue
+            if isinstance(extent, SymDim) and at_most_one(extent):
+                yield dim_min(1, wide), "<=", extent
+            else:
+                yield wide, "==", extent
 
 
 def _inside(node: Node, shape: Shape) -> _Pairs:

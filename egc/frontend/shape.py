@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from egc.frontend.context import Context
 from egc.frontend.registry import NotCompiled, OnnxNode, operator
-from egc.frontend.symbolic import at_least, simplify
 from egc.ir.dims import Dim, Shape, SymDim, ceildiv, dim_max, dim_min, floordiv, product
+from egc.ir.extents import at_least, simplify
 from egc.ir.infer import broadcast
 
 FAMILY = "shape"

@@ -17,109 +17,15 @@ import numpy as np
 
 from egc.frontend.context import Context
 from egc.frontend.registry import OnnxNode
-from egc.ir.dims import Call, Dim, SymDim, dim_max, dim_min, evaluate, floordiv, mod, symbol, symbols_of
+from egc.ir.dims import Dim, SymDim, dim_max, dim_min, floordiv, mod
+from egc.ir.extents import at_least
 from egc.ir.types import SIGNED, is_float
 
 _MAX_ELEMENTS = 64
-_MAX_REACH = 512
 
 
 class _Unknown(Exception):
     """The result depends on the symbols in a way that dims cannot state."""
-
-
-def at_least(dim: Dim, bound: int) -> bool:
-    """Whether ``dim >= bound`` for all values of its symbols, which are extents and so not negative."""
-    low = _lower(dim)
-    if low is not None and low >= bound:
-        return True
-    pieces = _sampled(dim)
-    # Beyond the last sample the dim goes on as between the last two.
-    return pieces is not None and min(pieces) >= bound and pieces[-1] >= pieces[-2]
-
-
-def _lower(dim: Dim) -> int | None:
-    """A lower bound of ``dim``; None where there is none to be seen."""
-    if isinstance(dim, int):
-        return dim
-    total = 0
-    for monomial, coefficient in dim.terms:
-        bounds = [0 if isinstance(atom, str) else _lower_of_call(atom) for atom in monomial]
-        if coefficient < 0 and monomial:
-            return None
-        if any(b is None or b < 0 for b in bounds):
-            return None
-        total += coefficient * math.prod(b for b in bounds if b is not None)
-    return total
-
-
-def _lower_of_call(call: Call) -> int | None:
-    a, b = call.args
-    low_a, low_b = _lower(a), _lower(b)
-    match call.fn:
-        case "floordiv":
-            return low_a // b if isinstance(b, int) and b > 0 and low_a is not None else None
-        case "mod":
-            return 0 if isinstance(b, int) and b > 0 else None
-        case "min":
-            return None if low_a is None or low_b is None else min(low_a, low_b)
-        case "max":
-            known = [v for v in (low_a, low_b) if v is not None]
-            return max(known) if known else None
-    return None
-
-
-def simplify(dim: Dim) -> Dim:
-    """``dim``, or a linear dim that is equal to it for all extents; tried for sums of ``min`` and ``max``
-    of one symbol.
-
-    A line that agrees on all samples agrees everywhere.
-    """
-    if isinstance(dim, int) or not _has_calls(dim) or (values := _sampled(dim)) is None:
-        return dim
-    (name,) = symbols_of(dim)
-    slope = values[-1] - values[-2]
-    constant = values[-1] - slope * (len(values) - 1)
-    line = symbol(name) * slope + constant
-    return line if all(v == slope * s + constant for s, v in enumerate(values)) else dim
-
-
-def _sampled(dim: Dim) -> list[int] | None:
-    """The values of a dim of one symbol at 0, 1, 2 … up to where it has become a straight line for good; None
-    for dims that are not piecewise linear, or become straight too late.
-
-    Two pieces ``a s + b`` meet where ``s`` is at most the sum of the constants' magnitudes doubled.
-    """
-    names = symbols_of(dim)
-    reach = _reach(dim)
-    if len(names) != 1 or reach is None or reach > _MAX_REACH:
-        return None
-    (name,) = names
-    return [evaluate(dim, {name: s}) for s in range(2 * reach + 3)]
-
-
-def _has_calls(dim: SymDim) -> bool:
-    return any(isinstance(atom, Call) for monomial, _ in dim.terms for atom in monomial)
-
-
-def _reach(dim: Dim) -> int | None:
-    """A bound on the magnitude of every constant of every piece of a piecewise linear ``dim``; None for
-    other dims."""
-    if isinstance(dim, int):
-        return abs(dim)
-    total = 0
-    for monomial, coefficient in dim.terms:
-        if len(monomial) > 1:
-            return None
-        part = 1
-        for atom in monomial:
-            if isinstance(atom, Call):
-                inner = [_reach(arg) for arg in atom.args]
-                if atom.fn not in ("min", "max") or None in inner:
-                    return None
-                part = sum(r for r in inner if r is not None)
-        total += abs(coefficient) * part
-    return total
 
 
 def fold(ctx: Context, node: OnnxNode) -> Sequence[str] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from egc.ir.dims import Dim, Shape, SymDim, floordiv, product
+from egc.ir.extents import at_most_one
 from egc.ir.ops import OPS
 from egc.ir.scalar import FUNCTIONS, result_dtype
 from egc.ir.types import TensorType, parse_type
@@ -37,13 +38,15 @@ def infer(op: str, types: tuple[TensorType, ...], attrs: Attrs) -> tuple[TensorT
 
 def broadcast(*shapes: Shape) -> Shape:
     """numpy's broadcast of shapes; two different symbolic dims, or a symbol and an integer over 1,
-    are taken as equal.
+    are taken as equal, but for those that are never more than 1.
     """
     rank = max(map(len, shapes), default=0)
     out: list[Dim] = []
     for i in range(rank):
         dims = [s[i - rank + len(s)] for s in shapes if i - rank + len(s) >= 0]
         wide = list(dict.fromkeys(d for d in dims if d != 1))
+        if len(wide) > 1:
+            wide = [d for d in wide if isinstance(d, int) or not at_most_one(d)] or wide
         fixed = [d for d in wide if isinstance(d, int)]
         if len(fixed) > 1:
             raise InferError(f"extents {fixed[0]} and {fixed[1]} do not broadcast")

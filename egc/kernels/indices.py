@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from egc.ir.dims import Dim, Shape, SymDim, floordiv, mod, product
 from egc.ir.expr import Call, Const, Expr, Index, IndexExpr, Load, call, transform
+from egc.ir.extents import at_most_one
 
 Vector = tuple[IndexExpr, ...]
 Guards = tuple[tuple[Dim, Dim], ...]
@@ -63,7 +64,7 @@ def remainder(a: IndexExpr, b: Dim) -> IndexExpr:
 def broadcast_index(index: Vector, shape: Shape) -> Vector:
     """The element of an operand of ``shape`` that numpy's broadcasting puts at ``index`` of the result."""
     tail = index[len(index) - len(shape) :]
-    return tuple(0 if extent == 1 else i for i, extent in zip(tail, shape, strict=True))
+    return tuple(0 if at_most_one(extent) else i for i, extent in zip(tail, shape, strict=True))
 
 
 def reshape_index(index: Vector, new: Shape, old: Shape) -> Vector:

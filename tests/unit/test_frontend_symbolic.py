@@ -6,8 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from egc.frontend.shape import slice_range
-from egc.frontend.symbolic import at_least, divide, simplify
+from egc.frontend.symbolic import divide
 from egc.ir.dims import Dim, dim_max, dim_min, evaluate, floordiv, symbol
+from egc.ir.extents import at_least, simplify
 
 N = symbol("n")
 PLACES = st.one_of(st.integers(-6, 6), st.just(1 << 62), st.just(-(1 << 62)))

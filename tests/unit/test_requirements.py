@@ -25,17 +25,17 @@ def _model(
 
 
 ADD = _model([helper.make_node("Add", ["x", "y"], ["z"])], {"x": ["a", 3], "y": ["b", 3]})
-# Every second row from the first one backwards: one row, which broadcasts where there are several.
-BACKWARDS = _model(
+# Every second row: as many as there are where there is one.
+SECOND = _model(
     [
         helper.make_node("Slice", ["x", "starts", "ends", "axes", "steps"], ["row"]),
         helper.make_node("Min", ["x", "row"], ["z"]),
     ],
     {"x": ["n", 3]},
     starts=[0],
-    ends=[-(1 << 40)],
+    ends=[1 << 40],
     axes=[0],
-    steps=[-2],
+    steps=[2],
 )
 SPLIT = _model(
     [
@@ -56,7 +56,7 @@ def ones(*shape: int) -> np.ndarray:
     ("model", "good", "bad", "why"),
     [
         (ADD, {"x": ones(4, 3), "y": ones(4, 3)}, {"x": ones(4, 3), "y": ones(5, 3)}, "a == b is needed"),
-        (BACKWARDS, {"x": ones(1, 3)}, {"x": ones(4, 3)}, "they are 4 and 1"),
+        (SECOND, {"x": ones(1, 3)}, {"x": ones(4, 3)}, "they are 4 and 2"),
         (SPLIT, {"x": ones(4)}, {"x": ones(3)}, "3 <= n - 1 is needed; they are 3 and 2"),
         (TOPK, {"x": ones(3)}, {"x": ones(2)}, "3 <= n is needed; they are 3 and 2"),
     ],
@@ -88,3 +88,27 @@ def test_extents_that_a_host_operator_makes_are_checked_when_they_are_known() ->
         np.testing.assert_array_equal(session.run(None, {"x": x, "y": ones(1, 2)})[0], [[2, 4]])
         with pytest.raises(InputError, match="do not fit"):
             session.run(None, {"x": x, "y": ones(1, 3)})
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 1 << 62), (0, 1), (-2, -1)])
+def test_a_slice_of_one_element_broadcasts_over_what_it_was_cut_from(first: int, last: int) -> None:
+    model = _model(
+        [
+            helper.make_node("Slice", ["x", "first", "last", "axis"], ["part"]),
+            helper.make_node("Sub", ["x", "part"], ["z"]),
+        ],
+        {"x": [2, "t"]},
+        first=[first],
+        last=[last],
+        axis=[1],
+    )
+    rng = np.random.default_rng(2 - first)
+    with egc.compile(model, threads=1) as session:
+        for extent in (9, 2, 40):
+            x = rng.standard_normal((2, extent), np.float32)
+            np.testing.assert_array_equal(session.run(None, {"x": x})[0], x - x[:, first:last])
+        empty = np.zeros((2, 0), np.float32)
+        assert session.run(None, {"x": empty})[0].shape == (2, 0)
+        if first == -2:  # the one element has no second to last
+            with pytest.raises(InputError, match=r"min\(1, t\) <= "):
+                session.run(None, {"x": np.zeros((2, 1), np.float32)})
