@@ -85,7 +85,9 @@ class _Encoder:
         constant = self.graph.constants[name]
         value = constant.splat
         exact = constant.type.dtype in _EXACT and value is not None and abs(value) <= _EXACT_LIMIT
-        if not exact and not (isinstance(value, float) and constant.type.dtype in _EXACT):
+        # A NaN is not equal to itself: rules, and whoever looks e-nodes up, had better meet a name.
+        by_value = isinstance(value, float) and value == value and constant.type.dtype in _EXACT
+        if not exact and not by_value:
             self.define(name, self.terms.call("Const", self.terms.literal(constant.digest)))
             return
         assert value is not None

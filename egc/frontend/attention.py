@@ -9,7 +9,7 @@ import numpy as np
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
-from egc.ir.dims import Dim, floordiv
+from egc.ir.dims import Dim, SymDim, floordiv
 
 _FLOAT_TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 
@@ -89,6 +89,8 @@ def _grouped(ctx: Context, a: str, b: str, transposed: bool) -> str:
     if heads == groups:
         right = ctx.transpose(b, (0, 1, 3, 2)) if transposed else b
         return ctx.add("matmul", (a, right))
+    if isinstance(heads, SymDim) or isinstance(groups, SymDim):
+        raise NotCompiled("how many heads share a key is symbolic")
     batch, _, rows, inner = ctx.shape(a)
     left = ctx.reshape(a, (batch, groups, floordiv(heads, groups), rows, inner))
     right = ctx.unsqueeze(b, (2,))

@@ -148,10 +148,10 @@ def _inputs(
         for dim in proto.type.tensor_type.shape.dim:
             if _identifier(dim.dim_param):
                 context.reserve_symbol(_identifier(dim.dim_param))
-    settled = _settled(protos, shapes)
+    settled, alone = _settled(protos, shapes), _alone(protos, shapes)
     for proto in protos:
         try:
-            type_ = _input_type(proto, context, shapes.pop(proto.name, None), settled)
+            type_ = _input_type(proto, context, shapes.pop(proto.name, None), settled, alone)
         except (BadProto, DimError, ValueError) as error:
             problems.add("an input cannot be used", where=f"input {proto.name!r}", why=str(error))
             continue
@@ -184,8 +184,25 @@ def _settled(protos: Sequence[Any], shapes: Mapping[str, Sequence[int | str]]) -
     return settled
 
 
+def _alone(protos: Sequence[Any], shapes: Mapping[str, Sequence[int | str]]) -> frozenset[str]:
+    """The names of dims that are extents of inputs by themselves, so that a run tells their values."""
+    found: set[str] = set()
+    for proto in protos:
+        with suppress(BadProto):  # which `_input_type` reports
+            found.update(
+                dim
+                for dim in shapes.get(proto.name) or declared_type(proto.type)[1] or ()
+                if isinstance(dim, str)
+            )
+    return frozenset(found)
+
+
 def _input_type(
-    proto: Any, context: Context, given: Sequence[int | str] | None, settled: Mapping[str, int]
+    proto: Any,
+    context: Context,
+    given: Sequence[int | str] | None,
+    settled: Mapping[str, int],
+    alone: frozenset[str],
 ) -> TensorType | None:
     dtype, declared = declared_type(proto.type)
     if not dtype:
@@ -202,17 +219,22 @@ def _input_type(
         fixed = declared[axis] if given is not None and declared is not None else extent
         if isinstance(fixed, int) and isinstance(extent, int) and fixed != extent:
             raise BadProto(f"axis {axis} has the extent {fixed}, {extent} was given")
-        shape.append(_dim(extent, f"{_identifier(proto.name) or 'x'}_{axis}", context))
+        shape.append(_dim(extent, f"{_identifier(proto.name) or 'x'}_{axis}", context, alone))
     return TensorType(dtype, tuple(shape))
 
 
-def _dim(extent: int | str | None, fallback: str, context: Context) -> Dim:
+def _dim(extent: int | str | None, fallback: str, context: Context, alone: frozenset[str]) -> Dim:
+    """An extent as a dim. What reads as arithmetic (`past + sequence`) is that if the names in it are extents
+    that stand `alone`, else a name like any other.
+    """
     if isinstance(extent, int):
         if extent > _MAX_EXTENT:
             raise BadProto(f"an extent of {extent}")
         return extent
     try:
         dim: Dim = parse_dim(extent) if extent else symbol(fallback)
+        if extent and not symbols_of(dim) <= alone:
+            raise DimError(f"no run tells the value of {extent}")
     except DimError:
         dim = symbol(_identifier(extent or "") or fallback)
     if isinstance(dim, SymDim):

@@ -143,6 +143,8 @@ def tile(ctx: Context, node: OnnxNode) -> Sequence[str]:
     dims, repeats = ctx.shape(x), known_dims(ctx, node.input(1), "the number of repeats")
     if len(repeats) != len(dims):
         ctx.fail(f"{len(repeats)} repeats for {ctx.type(x)}")
+    if any(isinstance(r, int) and r < 0 for r in repeats):
+        ctx.fail(f"negative repeats: {', '.join(map(str, repeats))}")
     if all(r == 1 for r in repeats):
         return [x]
     split = [

@@ -230,16 +230,38 @@ def _gather_elements(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
 def _gather_nd(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
     x, indices = types
     batch = attrs["batch_dims"]
+    if not 0 <= batch < min(x.rank, max(indices.rank, 1)):
+        raise InferError(f"batch_dims {batch} of operands of rank {x.rank} and {indices.rank}")
     depth = indices.shape[-1] if indices.rank else 0
     if isinstance(depth, SymDim) or not 1 <= depth <= x.rank - batch:
         raise InferError("the last extent of the indices must be a known number of axes")
     return TensorType(x.dtype, (*indices.shape[:-1], *x.shape[batch + depth :]))
 
 
-def _scatter(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
-    x, _, updates = types
+def _scatter_elements(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    x, indices, updates = types
+    _axis(attrs["axis"], x.rank)
+    if indices.rank != x.rank:
+        raise InferError("data and indices have different ranks")
+    return _scattered(x, updates, indices.shape)
+
+
+def _scatter_nd(types: tuple[TensorType, ...], attrs: Attrs) -> TensorType:
+    x, indices, updates = types
+    depth = indices.shape[-1] if indices.rank else 0
+    if isinstance(depth, SymDim) or not 1 <= depth <= x.rank:
+        raise InferError("the last extent of the indices must be a known number of axes")
+    return _scattered(x, updates, (*indices.shape[:-1], *x.shape[depth:]))
+
+
+def _scattered(x: TensorType, updates: TensorType, shape: Shape) -> TensorType:
+    """The type of `x` with `updates` of `shape` put in."""
     if x.dtype != updates.dtype:
         raise InferError("data and updates have different dtypes")
+    if updates.rank != len(shape):
+        raise InferError(f"updates have rank {updates.rank}, not {len(shape)}")
+    for axis, (have, want) in enumerate(zip(updates.shape, shape, strict=True)):
+        _same_extent(have, want, f"axis {axis} of the updates")
     return x
 
 
@@ -300,8 +322,8 @@ _RULES: Mapping[str, Callable[[Any, Attrs], TensorType | tuple[TensorType, ...]]
     "gather": _gather,
     "gather_elements": _gather_elements,
     "gather_nd": _gather_nd,
-    "scatter_elements": _scatter,
-    "scatter_nd": _scatter,
+    "scatter_elements": _scatter_elements,
+    "scatter_nd": _scatter_nd,
     "iota": lambda types, attrs: TensorType("int64", attrs["shape"]),
     "dim": lambda types, attrs: TensorType("int64", (len(attrs["value"]),)),
     "topk": _topk,

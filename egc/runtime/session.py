@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from egc.errors import InputError, UsageError
+from egc.ir.dims import DimError
 from egc.ir.types import numpy_dtype
 from egc.runtime import abi
 from egc.runtime.artifact import Artifact, open_artifact
@@ -183,7 +184,13 @@ class Session:
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         before = self._arena.memory
-        plan = Plan(self._program, env, self._arena)
+        try:
+            plan = Plan(self._program, env, self._arena)
+        except DimError as error:
+            extents = ", ".join(f"{name} = {value}" for name, value in sorted(env.items()))
+            raise InputError(
+                "the model makes no sense at these extents", where=extents, why=str(error)
+            ) from None
         if self._arena.memory is not before:
             self._plans.clear()  # the others point into the arena that was
         self._plans[shapes] = plan

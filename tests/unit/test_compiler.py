@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import egc
 from egc.compiler import Compiled, compile_model
@@ -94,3 +95,14 @@ def test_the_users_choice_of_rules_reaches_the_loops(mlp: Compiled) -> None:
     name = sorted(rule for rule in plain if "unroll" in rule or "tile" in rule)[0]
     without = compile_model(MLP, Options(threads=2, disable_rules=(name,)))
     assert all(name not in kernel.scheduled.rules for kernel in without.kernels.values())
+
+
+def test_a_constant_that_is_not_a_number_is_one_like_others() -> None:
+    nodes = [helper.make_node("Add", ["x", "k"], ["y"]), helper.make_node("Max", ["x", "k"], ["z"])]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
+    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "yz"]
+    graph = helper.make_graph(nodes, "g", [x], results, [numpy_helper.from_array(np.float32(np.nan), "k")])
+    opsets = [helper.make_opsetid("", 18)]
+    with egc.compile(helper.make_model(graph, opset_imports=opsets, ir_version=10), threads=1) as session:
+        for found in session.run(None, {"x": np.ones((2, 3), np.float32)}):
+            assert np.isnan(found).all()

@@ -313,3 +313,11 @@ def test_a_given_extent_holds_wherever_its_name_stands() -> None:
     model = helper.make_model(helper.make_graph([sums], "g", ports, [out]), ir_version=8)
     imported = import_model(model, {"a": (3, 2, "m")})
     assert [str(port.type) for port in imported.inputs] == ["float32[3, 2, m]"] * 2
+
+
+def test_a_dim_that_reads_as_arithmetic_over_what_no_run_tells_is_a_name() -> None:
+    add = helper.make_node("Concat", ["x", "y"], ["z"], axis=0)
+    alone = _model([helper.make_node("Relu", ["x"], ["z"])], {"x": (FLOAT, ["2*n", 4])}, ["z"])
+    assert str(import_model(alone).inputs[0].type) == "float32[d2_n, 4]"
+    told = _model([add], {"x": (FLOAT, ["n"]), "y": (FLOAT, ["2*n"])}, ["z"])
+    assert str(import_model(told).outputs[0].type) == "float32[3*n]"

@@ -112,3 +112,19 @@ def test_a_slice_of_one_element_broadcasts_over_what_it_was_cut_from(first: int,
         if first == -2:  # the one element has no second to last
             with pytest.raises(InputError, match=r"min\(1, t\) <= "):
                 session.run(None, {"x": np.zeros((2, 1), np.float32)})
+
+
+def test_extents_by_which_nothing_can_be_divided_are_an_error() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], start=0, end=1),
+        helper.make_node("Div", ["shape", "two"], ["half"]),
+        helper.make_node("Concat", ["half", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["z"]),
+    ]
+    model = _model(nodes, {"x": ["n", 6]}, two=[2], rest=[-1])
+    with egc.compile(model, threads=1) as session:
+        x = ones(4, 6)
+        assert session.run(None, {"x": x})[0].shape == (2, 12)
+        with pytest.raises(InputError, match="n = 1"):
+            session.run(None, {"x": ones(1, 6)})
+        assert session.run(None, {"x": x})[0].shape == (2, 12)
