@@ -184,7 +184,7 @@ class Scalars:
         predicate = "fcmp ogt" if fn == "max" else "fcmp olt"
         if x.is_literal:
             x, y = y, x
-        if y.is_literal:
+        if y.is_literal and y.ref != b.const(math.nan, y.elem).ref:
             # One x86 instruction: it yields its second operand where either is NaN.
             return b.select(b.compare(predicate, y, x), y, x)
         larger = b.select(b.compare(predicate, x, y), x, y)
