@@ -16,7 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,10 +87,17 @@ class Workshop:
         from it, until they are called.
 
         egglog's threads, which start when it is loaded, do not live on in a forked process, where calls would
-        wait for them for ever. Once this process has loaded egglog, workers are therefore forked from a
-        server that has not, and are all warm: there a worker starts with the task that is given to it.
+        wait for them for ever; nor do other threads, with the locks that they hold. Once this process has
+        loaded egglog or has threads, workers are therefore forked from a server that has neither, and are all
+        warm: there a worker starts with the task that is given to it.
         """
-        if _EGGLOG not in sys.modules:
+        if current_process().daemon:
+            raise CompileError(
+                "this process cannot compile",
+                why="it is a daemonic one, which may start no processes, and kernels are compiled in such",
+                hint="the processes of concurrent.futures.ProcessPoolExecutor may, those of a Pool may not",
+            )
+        if _EGGLOG not in sys.modules and threading.active_count() == 1:
             pool = ProcessPoolExecutor(
                 self.workers, mp_context=get_context("fork"), initializer=_begin, initargs=(self._calls,)
             )

@@ -7,6 +7,7 @@ a language embedded in Python that egc does not use. The package takes 0.17 s to
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,11 +20,26 @@ from egc.errors import CompileError
 NAME = "egglog.bindings"
 
 
-@lru_cache(maxsize=1)
 def egglog_bindings() -> ModuleType:
-    """The module `egglog.bindings`. Raises ImportError where egglog is not installed."""
+    """The module `egglog.bindings`. Raises ImportError where egglog is not installed, and CompileError in a
+    process that was forked from one that had loaded it: egglog's threads do not live on there, and calls
+    would wait for them for ever.
+    """
+    module, process = _loaded()
+    if process != os.getpid():
+        raise CompileError(
+            "this process cannot compile",
+            why="it was forked from one that had compiled already, and egglog's threads did not come along",
+            hint='compile before the fork, or make processes by multiprocessing.get_context("spawn")',
+        )
+    return module
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> tuple[ModuleType, int]:
+    """egglog's extension module, and the process that loaded it."""
     if NAME in sys.modules:
-        return sys.modules[NAME]
+        return sys.modules[NAME], os.getpid()
     package = importlib.util.find_spec("egglog")
     spec = PathFinder.find_spec(NAME, package.submodule_search_locations) if package else None
     if spec is None or spec.loader is None:
@@ -32,7 +48,7 @@ def egglog_bindings() -> ModuleType:
     # Under its own name: the extension must not be loaded twice, should the package be imported later.
     sys.modules[NAME] = module
     spec.loader.exec_module(module)
-    return module
+    return module, os.getpid()
 
 
 def run_commands(egraph: Any, commands: Sequence[Any], what: str, where: str, hint: str) -> list[Any]:

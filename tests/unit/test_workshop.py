@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,3 +97,54 @@ def test_the_run_time_is_compiled_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert build_runtime(target) == compiled
     assert build_runtime(parse_arch("x86-64-v4")) != compiled
     assert len(list(folder("runtime").iterdir())) == 2
+
+
+CHILD = """
+import multiprocessing, sys
+import egc
+from egc.errors import CompileError
+
+def attempt():
+    try:
+        egc.compile(sys.argv[1])
+    except CompileError as error:
+        print(error.why, flush=True)
+
+if __name__ == "__main__":
+    daemon = sys.argv[2] == "daemon"
+    if not daemon:
+        egc.compile(sys.argv[1])
+    process = multiprocessing.get_context("fork").Process(target=attempt, daemon=daemon)
+    process.start()
+    process.join(60)
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.parametrize(
+    ("kind", "why"), [("daemon", "start no processes"), ("forked", "threads did not come along")]
+)
+def test_a_process_that_cannot_compile_says_so(tmp_path: Path, kind: str, why: str) -> None:
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    model = Path(__file__).parents[1] / "models" / "mlp.dynamo.onnx"
+    run = subprocess.run(
+        [sys.executable, str(script), str(model), kind], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert why in run.stdout
+
+
+def test_with_other_threads_about_workers_come_from_a_server() -> None:
+    waiting = threading.Event()
+    thread = threading.Thread(target=waiting.wait)
+    thread.start()
+    try:
+        with Workshop(workers=1) as workshop:
+            assert workshop.native().vector_bits in (128, 256, 512)
+            assert workshop._pool is not None
+            assert workshop._pool._mp_context.get_start_method() == "forkserver"
+    finally:
+        waiting.set()
+        thread.join()
