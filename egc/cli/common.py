@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, count
+from itertools import chain, count, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egc.errors import BadInput, Problems, UsageError
+from egc.errors import BadInput, InputError, Problems, UsageError
 from egc.files import whole
 from egc.options import Options
 from egc.runtime.artifact import is_artifact
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from egc.compiler import Compiled
+    from egc.runtime.manifest import Requirement
     from egc.runtime.session import Session
 
 SEED = 0
@@ -242,11 +243,14 @@ def random_inputs(
     shapes: Mapping[str, Sequence[int | str]],
     seed: int = SEED,
 ) -> dict[str, np.ndarray]:
-    """``given``, and random arrays for the other inputs: floats are normal, integers small, symbolic dims 1.
+    """``given``, and random arrays for the other inputs: floats are normal, integers small, symbolic dims 1,
+    or a little more where the model needs it.
 
     A dim that a given input or a shape fixes keeps that extent wherever its name stands. UsageError where a
     shape is given for what is no input; whether shapes fit is the session's to say.
     """
+    from egc.runtime.plan import value_of
+
     rng = np.random.default_rng(seed)
     bound: dict[str, int] = {}
     ports = session.get_inputs()
@@ -260,13 +264,45 @@ def random_inputs(
         for dim, extent in zip(port.shape, known, strict=False):
             if isinstance(dim, str) and isinstance(extent, int):
                 bound[dim] = extent
+    wanted = {port.name: shapes.get(port.name, port.shape) for port in ports if port.name not in given}
+    env = small_extents(
+        [dim for shape in wanted.values() for dim in shape], session.manifest.requirements, bound
+    )
     feeds = dict(given)
     for port in ports:
         if port.name not in feeds:
-            wanted = shapes.get(port.name, port.shape)
-            shape = [dim if isinstance(dim, int) else bound.get(dim, 1) for dim in wanted]
+            shape = [value_of(dim, env) for dim in wanted[port.name]]
             feeds[port.name] = _random(rng, port.type, shape)
     return feeds
+
+
+# What a symbolic extent is tried at: a few tokens, a small image, a second of sound.
+_EXTENTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 256, 512, 1024, 4096, 16000)
+_TRIES = 3000
+
+
+def small_extents(
+    dims: Iterable[int | str], requirements: Sequence[Requirement], bound: Mapping[str, int]
+) -> dict[str, int]:
+    """Values for the symbols of ``dims`` that meet what a model requires of them, the smallest of a few; all
+    are 1 where none of these do, so that the model says why. ``bound`` symbols keep their values.
+    """
+    from egc.ir.dims import DimError, parse_dim, symbols_of
+    from egc.runtime.inputs import check_requirements
+
+    free = sorted(set().union(*(symbols_of(parse_dim(str(dim))) for dim in dims)) - bound.keys())
+    tried = sorted(islice(product(_EXTENTS[: _reach(len(free))], repeat=len(free)), _TRIES), key=sum)
+    for values in tried:
+        env = {**bound, **dict(zip(free, values, strict=True))}
+        with suppress(InputError, DimError):
+            check_requirements(requirements, env)
+            return env
+    return {**bound, **dict.fromkeys(free, 1)}
+
+
+def _reach(symbols: int) -> int:
+    """How many extents may be tried for each of so many symbols."""
+    return max((n for n in range(1, len(_EXTENTS) + 1) if n**symbols <= _TRIES), default=1)
 
 
 def _random(rng: np.random.Generator, kind: str, shape: list[int]) -> np.ndarray:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +26,9 @@ from egc.cli.common import (
 from egc.errors import BadInput, CompileError, UsageError
 from egc.ir.types import is_float
 from egc.runtime.artifact import is_artifact
+
+# What outputs may differ by: relative to each element, and to the largest one.
+RTOL, ATOL = 1e-3, 1e-5
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +49,13 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--model-file", type=Path, metavar="MODEL.onnx", help="what an artifact is compared with"
     )
     parser.add_argument("--reference", choices=["onnx", "onnxruntime"], default="onnxruntime")
-    parser.add_argument("--rtol", type=not_negative, default=1e-3, help="default: %(default)s")
+    parser.add_argument(
+        "--rtol", type=not_negative, help=f"default: {RTOL}, or 16 roundings of a narrower float"
+    )
     parser.add_argument(
         "--atol",
         type=not_negative,
-        default=1e-5,
-        help="times the output's largest value; default: %(default)s",
+        help=f"times the output's largest value; default: {ATOL}, or 4 roundings of a narrower float",
     )
     add_run_options(parser)
     add_compile_options(parser)
@@ -137,9 +142,14 @@ def pairs(name: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]
         yield name, found, expected
 
 
-def compare(name: str, found: Any, expected: Any, rtol: float, atol: float) -> dict[str, Any]:
+def compare(
+    name: str, found: Any, expected: Any, rtol: float | None = None, atol: float | None = None
+) -> dict[str, Any]:
     """How far ``found`` is from ``expected``: largest and mean absolute error,
     and ‖difference‖ ÷ ‖expected‖. Whatever is no floating-point number must be equal.
+
+    Runtimes round float16 and bfloat16 after every operator or after several, so the tolerances that hold
+    where none is given are as many units of rounding as a few layers have.
     """
     row: dict[str, Any] = {"output": name, "ok": False, "max": None, "mean": None, "relative": None}
     row |= {"found": type_of(found), "expected": type_of(expected)}
@@ -157,6 +167,10 @@ def compare(name: str, found: Any, expected: Any, rtol: float, atol: float) -> d
     finite = np.abs(np.where(np.isfinite(y), y, 0.0))
     norm = float(np.linalg.norm(finite))
     scale = float(finite.max(initial=0.0))
+    narrow = is_float(a.dtype.name) and a.dtype.itemsize < 4
+    rounding = float(ml_dtypes.finfo(a.dtype).eps) if narrow else 0.0
+    rtol = max(RTOL, 16 * rounding) if rtol is None else rtol
+    atol = max(ATOL, 4 * rounding) if atol is None else atol
     near = error <= atol * max(scale, 1e-30) + rtol * finite
     return row | {
         "ok": bool(np.all(agree if a.dtype.kind in "iub" else near)),

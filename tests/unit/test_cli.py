@@ -503,3 +503,34 @@ def test_what_is_odd_about_a_rule_file_is_said(egc: Run) -> None:
     status, _, err = egc("optimize", save(), "--rules", rules)
     assert status == 0
     assert "warning: unknown key `clas:`" in err
+
+
+def test_random_inputs_have_extents_that_the_model_takes(egc: Run) -> None:
+    nodes = [
+        helper.make_node("Concat", ["past", "x"], ["all"], axis=0),
+        helper.make_node("Add", ["all", "mask"], ["y"]),
+    ]
+    shapes = {"past": ["p", 4], "x": ["t", 4], "mask": ["total", 4]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, s) for name, s in shapes.items()]
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    Path("kv.onnx").write_bytes(model.SerializeToString())
+    status, out, err = egc("verify", "kv.onnx", "--reference", "onnx")
+    assert (status, err) == (0, "")
+    assert "float32[2, 4]" in out
+    assert egc("verify", "kv.onnx", "--reference", "onnx", "--shape", "past=3x4")[0] == 0
+    status, _, err = egc(
+        "verify", "kv.onnx", "--reference", "onnx", "--shape", "past=3x4", "--shape", "mask=2x4"
+    )
+    assert status == 2
+    assert "is needed" in err
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error", "same"), [("float32", 3e-3, False), ("float16", 3e-3, True), ("float16", 3e-2, False)]
+)
+def test_narrow_floats_may_differ_by_their_own_rounding(dtype: str, error: float, same: bool) -> None:
+    expected = np.linspace(-1, 1, 50).astype(dtype)
+    assert compare("y", (expected * (1 + error)).astype(dtype), expected)["ok"] is same
