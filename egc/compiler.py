@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from egc.codegen.gpu import BuiltDevice
     from egc.codegen.jobs import BuiltKernel
 
-# How a time budget is shared out; kernels get what is left.
+# How a time budget is shared out; searches for loops have budgets of their own (egc.schedule).
 _SATURATION_SHARE, _EXTRACTION_SHARE = 0.3, 0.1
 
 

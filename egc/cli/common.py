@@ -60,7 +60,12 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
         help="an input's shape; a dim may be a name",
     )
     parser.add_argument(
-        "--time-budget", type=not_negative, default=60.0, metavar="S", help="seconds for the searches"
+        "--time-budget",
+        type=not_negative,
+        default=60.0,
+        metavar="S",
+        help="seconds: 0.3 of them at most for saturation, 0.1 for extraction, which takes no more than 1 s; "
+        "the search for a kernel's loops has 1 or 2 s of its own; default: %(default)s",
     )
     parser.add_argument(
         "--ilp", type=not_negative, default=0.0, metavar="S", help="extract by integer programming, S seconds"
@@ -111,7 +116,13 @@ def not_negative(text: str) -> float:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what a model is run on."""
-    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="an input; the others are random",
+    )
     parser.add_argument("--seed", type=seed, default=SEED, help="of the random inputs; default: %(default)s")
     add_device(parser)
 

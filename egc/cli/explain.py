@@ -44,7 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "them, their loop nests and costs. An .egc answers from the record that it holds; an .onnx is "
         "compiled first.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="an .egc, or an .onnx file, which is compiled"
+    )
     parser.add_argument(
         "node", nargs="?", metavar="NODE", help="an ONNX node, a value, a kernel or a call's number"
     )

@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Every operator of the installed onnx package: compiled, decomposed by its ONNX function "
         "body, or run on the host by onnx.reference.",
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.set_defaults(main=main)
 
 

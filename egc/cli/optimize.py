@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="compile a model to an artifact",
         description="Compile an ONNX model to an .egc artifact.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="the model")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.egc", help="default: MODEL.egc")
     add_compile_options(parser)
     parser.add_argument(

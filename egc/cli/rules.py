@@ -42,20 +42,33 @@ TEMPLATE = """\
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `egc rules` and its commands."""
-    parser = subparsers.add_parser("rules", help="list, check and start rule files")
+    about = "List, check and start rule files."
+    parser = subparsers.add_parser("rules", help="list, check and start rule files", description=about)
     commands = parser.add_subparsers(dest="rules_command", required=True, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="name, class, place and meaning of every rule")
+    listing = commands.add_parser(
+        "list",
+        help="name, class, place and meaning of every rule",
+        description="Name, class, place and meaning of every rule.",
+    )
     listing.add_argument(
         "--rules", action="append", default=[], type=Path, metavar="FILE", help="add a rule file"
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
 
-    checking = commands.add_parser("check", help="check rule files, or the shipped ones where none is given")
-    checking.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    checking = commands.add_parser(
+        "check",
+        help="check rule files, or the shipped ones where none is given",
+        description="Check rule files, or the shipped ones where none is given.",
+    )
+    checking.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what to check")
     checking.add_argument("--json", action="store_true", help="print JSON")
 
-    new = commands.add_parser("new", help="write a commented rule file to start from")
+    new = commands.add_parser(
+        "new",
+        help="write a commented rule file to start from",
+        description="Write a commented rule file to start from.",
+    )
     new.add_argument("name", metavar="NAME", help="the first rule's name")
     new.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file (default: NAME.egg)")
 

@@ -26,7 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="run a model once",
         description="Run a model or an artifact; inputs that are not given are random, by a fixed seed.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="an .egc, or an .onnx file, which is compiled"
+    )
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write NAME.npy for each output")
     add_run_options(parser)
     add_compile_options(parser)

@@ -48,7 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--model-file", type=Path, metavar="MODEL.onnx", help="what an artifact is compared with"
     )
-    parser.add_argument("--reference", choices=["onnx", "onnxruntime"], default="onnxruntime")
+    parser.add_argument(
+        "--reference", choices=["onnx", "onnxruntime"], default="onnxruntime", help="default: %(default)s"
+    )
     parser.add_argument(
         "--rtol", type=not_negative, help=f"default: {RTOL}, or 16 roundings of a narrower float"
     )
@@ -59,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     add_run_options(parser)
     add_compile_options(parser)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.set_defaults(main=main)
 
 
