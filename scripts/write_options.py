@@ -13,8 +13,8 @@ from egc.cli import COMMANDS, command_line
 HEAD = """\
 # Commands and options
 
-What `egc COMMAND --help` says, on one page (`python scripts/write_options.py > docs/options.md`). Exit status: 0
-done, 1 the work failed (a mismatch, a model that cannot be compiled), 2 bad usage or bad input.
+What `egc COMMAND --help` says, on one page (`python scripts/write_options.py > docs/options.md`). Exit
+status: 0 done, 1 the work failed (a mismatch, a model that cannot be compiled), 2 bad usage or bad input.
 
 | environment | |
 |---|---|
