@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from egc.codegen.compile import CompiledKernel, compile_module, compile_nest
+from egc.codegen.compile import KernelObject, compile_module, compile_nest
 from egc.codegen.native import NativeKernel, aligned
 from egc.codegen.program import packed
 from egc.codegen.target import Target
@@ -87,7 +87,7 @@ class Repeater:
         self.threads = threads
         self._code, self._arrays = code, tables
         repeat = compile_module(_REPEAT.format(triple=target.triple), target)
-        self._repeat = NativeKernel(CompiledKernel("repeat", repeat, 0), target)
+        self._repeat = NativeKernel(KernelObject("repeat", repeat, 0), target)
         self._tables = [(ctypes.c_void_p * len(table))(*(a.ctypes.data for a in table)) for table in tables]
         self._used = 0
         self._count = 1
@@ -125,7 +125,7 @@ class Repeater:
 
 
 def kernel_runs(
-    nest: Nest, kernel: CompiledKernel, target: Target, threads: int = 1, cold_bytes: int = 0
+    nest: Nest, kernel: KernelObject, target: Target, threads: int = 1, cold_bytes: int = 0
 ) -> Repeater:
     """Runs of a kernel of known extents on random data.
 
@@ -196,7 +196,7 @@ def peak_runs(target: Target, threads: int = 1, operands: bool = False) -> tuple
         trips=trips,
         fma=f"{fma}({vector}, {vector}, {vector})",
     )
-    code = NativeKernel(CompiledKernel("peak", compile_module(text, target), 0), target)
+    code = NativeKernel(KernelObject("peak", compile_module(text, target), 0), target)
     sizes = (rows, columns * lanes)
     # Threads store the same zeros.
     table = [aligned(np.zeros(n, np.float32)) for n in (*sizes, len(chains) * lanes)]

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from egc.codegen.link import link
-from egc.codegen.program import CompiledKernel, Program, assemble
+from egc.codegen.program import PlacedKernel, Program, assemble
 from egc.codegen.target import Target, check_arch, parse_arch
 from egc.codegen.workshop import Workshop
 from egc.collector import paused
@@ -211,7 +211,7 @@ def build_cpu(
     kernels, runtime = workshop.build(distinct_kernels(calls), machine, target, threads, rules)
     linked = link([*runtime.always, *(k.object for k in kernels.values())], runtime.library)
     compiled = {
-        name: CompiledKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes)
+        name: PlacedKernel(kernel.nest, kernel.symbol, kernel.scratch_bytes)
         for name, kernel in kernels.items()
     }
     return kernels, assemble(imported, graph, calls, compiled, linked, target, threads)

@@ -18,7 +18,7 @@ from egc.ir.dims import Dim
 from egc.ir.nest import Nest
 
 
-class CompiledKernel(Struct, frozen=True):
+class KernelObject(Struct, frozen=True):
     """The object file of a kernel, which defines the function `name`; `scratch_bytes` is what each thread
     needs.
     """
@@ -40,10 +40,10 @@ def assembly(text: str, target: Target) -> str:
     return machine.emit_assembly(module)
 
 
-def compile_nest(nest: Nest, target: Target) -> CompiledKernel:
+def compile_nest(nest: Nest, target: Target) -> KernelObject:
     """One scheduled kernel, compiled in this process."""
     emitted = emit(nest, target)
-    return CompiledKernel(emitted.name, compile_module(emitted.text, target), emitted.scratch_bytes)
+    return KernelObject(emitted.name, compile_module(emitted.text, target), emitted.scratch_bytes)
 
 
 def llvm_version() -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from egc.codegen.compile import assembly
 from egc.codegen.jobs import loop_rules
 from egc.codegen.link import LinkedCode
 from egc.codegen.nvptx import emit_device
-from egc.codegen.program import CompiledKernel, Program, assemble
+from egc.codegen.program import PlacedKernel, Program, assemble
 from egc.codegen.target import Target
 from egc.codegen.workshop import Workshop
 from egc.errors import CompileError, Problem, UsageError
@@ -122,7 +122,7 @@ def build_gpu(
     built = workshop.each(build_device, tuple(distinct.values()), machine, target, rules)
     _refuse(calls, {name: found for name, found in built.items() if isinstance(found, CompileError)})
     devices = {name: found for name, found in built.items() if isinstance(found, BuiltDevice)}
-    compiled = {name: CompiledKernel(d.nest, d.symbol, 0) for name, d in devices.items()}
+    compiled = {name: PlacedKernel(d.nest, d.symbol, 0) for name, d in devices.items()}
     code = gpu_code(devices, target)
     linked = LinkedCode("nvptx64", code.to_bytes(), {d.symbol: 0 for d in devices.values()})
     return devices, assemble(imported, graph, calls, compiled, linked, target, 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from egc.codegen.compile import CompiledKernel, compile_module
+from egc.codegen.compile import KernelObject, compile_module
 from egc.codegen.link import link
 from egc.codegen.runtime_ir import support_ir
 from egc.codegen.target import Target
@@ -26,7 +26,7 @@ class NativeKernel:
     where it stands.
     """
 
-    def __init__(self, kernel: CompiledKernel, target: Target) -> None:
+    def __init__(self, kernel: KernelObject, target: Target) -> None:
         self.kernel = kernel
         linked = link([kernel.code], [compile_module(support_ir(target.triple), target)])
         size = max(len(linked.code), 1)

@@ -27,7 +27,7 @@ from egc.runtime.host import encode_attrs
 from egc.runtime.memory import live_ranges, plan_arena
 
 
-class CompiledKernel(Struct, frozen=True):
+class PlacedKernel(Struct, frozen=True):
     """One distinct kernel's nest, the symbol of its function,
     and the scratch bytes that each thread needs.
     """
@@ -49,7 +49,7 @@ def assemble(
     imported: Imported,
     graph: Graph,
     calls: Sequence[KernelCall | HostCall],
-    kernels: Mapping[str, CompiledKernel],
+    kernels: Mapping[str, PlacedKernel],
     linked: LinkedCode,
     target: Target,
     threads: int,
@@ -85,7 +85,7 @@ def assemble(
 
 
 class _Assembler:
-    def __init__(self, graph: Graph, kernels: Mapping[str, CompiledKernel]) -> None:
+    def __init__(self, graph: Graph, kernels: Mapping[str, PlacedKernel]) -> None:
         self.graph = graph
         self.kernels = kernels
         self.buffers: list[m.Buffer] = []
