@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from typing import Any
 
 from rich.table import Table
@@ -17,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "ops",
         help="list the ONNX operators",
         description="Every operator of the installed onnx package: compiled, decomposed by its ONNX function "
-        "body, or run on the host by onnx.reference.",
+        "body, run on the host by onnx.reference, or unsupported, as nothing knows it.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.set_defaults(main=main)
@@ -36,8 +37,10 @@ def main(args: argparse.Namespace) -> int:
         )
     console = wide_console()
     console.print(table)
-    counts = {how: sum(row["how"] == how for row in rows) for how in ("compiled", "function", "host")}
-    console.print(", ".join(f"{count} {how}" for how, count in counts.items()))
+    counts = Counter(row["how"] for row in rows)
+    console.print(
+        ", ".join(f"{counts[how]} {how}" for how in ("compiled", "function", "host", "unsupported"))
+    )
     return 0
 
 
@@ -45,6 +48,7 @@ def operator_rows() -> list[dict[str, Any]]:
     """One row an operator: domain, name, newest version, how it is run, family."""
     import onnx.defs
 
+    from egc.frontend.hosted import runnable
     from egc.frontend.registry import operators
 
     table = operators()
@@ -57,7 +61,8 @@ def operator_rows() -> list[dict[str, Any]]:
     for (domain, name), schema in sorted(newest.items()):
         entry = table.get((domain, name))
         has_body = schema.has_function or schema.has_context_dependent_function
-        how = "compiled" if entry else "function" if has_body else "host"
+        hosted = "host" if runnable(domain, name, schema.since_version) else "unsupported"
+        how = "compiled" if entry else "function" if has_body else hosted
         family = entry.family if entry else ""
         rows.append(
             {"domain": domain, "operator": name, "since": schema.since_version, "how": how, "family": family}

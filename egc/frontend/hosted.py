@@ -71,7 +71,7 @@ def function_body(
 
 
 @cache
-def _runnable(domain: str, op_type: str, version: int) -> bool:
+def runnable(domain: str, op_type: str, version: int) -> bool:
     """Whether onnx.reference has the operator, or its schema a function body that onnx.reference opens."""
     try:
         operators = importlib.import_module(_REFERENCE[domain])
@@ -84,7 +84,7 @@ def _unknown(proto: NodeProto, opsets: Mapping[str, int], known: set[tuple[str, 
     """The operators in a node and its subgraphs that onnx.reference cannot run."""
     domain = normal_domain(proto.domain)
     missing: list[str] = []
-    if (proto.domain, proto.op_type) not in known and not _runnable(
+    if (proto.domain, proto.op_type) not in known and not runnable(
         domain, proto.op_type, opsets.get(domain, 1)
     ):
         missing.append(f"{domain}.{proto.op_type}" if domain else proto.op_type)

@@ -10,8 +10,11 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from egc.cli.ops import operator_rows
 from egc.errors import BadInput
+from egc.frontend.hosted import check_known
 from egc.frontend.importer import Imported, import_model
+from egc.frontend.registry import NodeError
 from egc.ir.evaluate import evaluate
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -234,6 +237,20 @@ def test_every_unknown_operator_is_named_at_once() -> None:
         import_model(_model(nodes, {"x": (FLOAT, [2])}, ["First", "Second"], opsets=opsets))
     assert len(caught.value.problems) == 2
     assert all(name in str(caught.value) for name in ("com.example.First", "com.example.Second"))
+
+
+def test_the_operator_table_says_which_operators_nothing_can_run() -> None:
+    """Every operator without an entry or a body is on the host exactly where importing it is not refused."""
+    rows = [row for row in operator_rows() if row["how"] in ("host", "unsupported")]
+    for row in rows:
+        node = helper.make_node(row["operator"], [], ["y"], domain=row["domain"])
+        try:
+            check_known(node, {row["domain"]: row["since"]}, ())
+            assert row["how"] == "host", row
+        except NodeError:
+            assert row["how"] == "unsupported", row
+    unsupported = {row["operator"] for row in rows if row["how"] == "unsupported"}
+    assert {"MaxRoiPool", "ZipMap"} <= unsupported and not unsupported & {"NonZero", "LabelEncoder"}
 
 
 def test_what_depends_on_a_wrong_node_is_not_a_problem_of_its_own() -> None:
