@@ -54,6 +54,7 @@ class Scope(Struct):
     failed: set[str] = field(default_factory=set)
     declared: dict[str, TypeProto] = field(default_factory=dict)
     object_types: dict[str, TypeProto] = field(default_factory=dict)
+    empty_sequences: set[str] = field(default_factory=set)
     depth: int = 0
 
     def find(self, name: str) -> str | None:
@@ -77,8 +78,9 @@ class Scope(Struct):
             raise NodeError(
                 f"functions and subgraphs are nested more than {_MAX_DEPTH} deep", "look for a recursion"
             )
-        settings = {"opsets": self.opsets, "parent": self, "attributes": self.attributes, **changes}
-        return Scope(**settings, object_types=self.object_types, depth=self.depth + 1)
+        settings: dict[str, Any] = {"opsets": self.opsets, "parent": self, "attributes": self.attributes}
+        settings |= {"object_types": self.object_types, "empty_sequences": self.empty_sequences, **changes}
+        return Scope(**settings, depth=self.depth + 1)
 
 
 class Emitter:

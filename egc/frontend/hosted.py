@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from egc.frontend.bodytypes import declare_stacked
 from egc.frontend.context import Context
 from egc.frontend.hosttypes import complete_types, operand_type, result_types
 from egc.frontend.load import free_names, subgraphs
@@ -124,11 +125,16 @@ def emit_host(
         results = tuple(context.constant(array) for array in folded)
     else:
         found = complete_types(context, outputs, types, text, bound, scope)
+        if node.op_type == "Loop":
+            proto = declare_stacked(proto, types)
+            text = encode_host(proto, list(bound), outputs, dict(scope.opsets), used)
         text_types = ";".join(map(str, found))
         results = context.builder.add_multi("host", values, context.sources, node=text, types=text_types)
         for value, name in zip(results, outputs, strict=True):
             if context.dtype(value) == "object":
                 scope.object_types[value] = types[name]
+        if node.op_type == "SequenceEmpty":
+            scope.empty_sequences.update(results)
     by_name = dict(zip(outputs, results, strict=True))
     return [by_name.get(name) for name in proto.output]
 

@@ -1,4 +1,4 @@
-"""The types of a host node's results: by ONNX's own shape inference, and for symbolic dims by trial.
+"""The types of a host node's results: by shape inference (bodytypes.py), and for symbolic dims by trial.
 
 Shape inference follows integers through operators, not expressions. So where dims are symbolic it is run
 twice with other primes in their place, shapes that are operands being shown as they would be then: an
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from egc.frontend.bodytypes import infer
 from egc.frontend.context import Context
 from egc.frontend.messages import TypeProto
 from egc.frontend.proto import CODES, declared_type
@@ -69,8 +70,9 @@ def result_types(
         data = _shown(context, operand, env)
         if data is not None:
             model.graph.initializer.append(numpy_helper.from_array(data, value.name))
+    empty = [name for name, value in bound.items() if value in scope.empty_sequences]
     try:
-        inferred = shape_inference.infer_shapes(model, data_prop=True)
+        inferred = infer(model, empty)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise NodeError(f"ONNX's shape inference refuses it: {str(error).splitlines()[0]}") from None
     return {value.name: value.type for value in inferred.graph.output}

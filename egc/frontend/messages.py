@@ -21,6 +21,7 @@ __all__ = [
     "NodeProto",
     "SparseTensorProto",
     "TensorProto",
+    "TensorShapeProto",
     "TypeProto",
     "schemas",
 ]
@@ -51,5 +52,6 @@ with _package_put_off("onnx"):
         NodeProto,
         SparseTensorProto,
         TensorProto,
+        TensorShapeProto,
         TypeProto,
     )

@@ -78,6 +78,14 @@ def value_of(dim: DimText, env: Mapping[str, int]) -> int:
     return dim if isinstance(dim, int) else evaluate(parse_dim(dim), env)
 
 
+def _of_no_elements(value: Any, shape: tuple[int, ...] | None) -> Any:
+    """``value`` in the extents that are expected, where neither has an element: a stack of what no iteration
+    of a loop made has none of its own."""
+    if shape is None or value.size or 0 not in shape or len(shape) != value.ndim:
+        return value
+    return value.reshape(shape)
+
+
 class Arena:
     """Memory that the plans of one session share, since only one of them runs at a time."""
 
@@ -243,6 +251,7 @@ class Plan:
             value = np.require(value, requirements=("C", "A"))
             if self.shapes[buffer] is None:
                 self._bind_from(place.shape, value.shape)
+            value = _of_no_elements(value, self.shapes[buffer])
         if place.where == "host":
             self.values[buffer] = value
             if buffer in self._uses:
