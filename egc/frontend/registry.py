@@ -30,6 +30,7 @@ FAMILIES = (
     "control",
     "conv",
     "gather",
+    "ml",
     "norm",
     "pool",
     "quant",
