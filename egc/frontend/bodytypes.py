@@ -21,6 +21,7 @@ from egc.frontend.messages import (
     TensorShapeProto,
     TypeProto,
 )
+from egc.frontend.mltypes import MODELS, model_types
 
 # A round that is not the last knows less of the carried values than the one before, mostly some extents less.
 _MAX_ROUNDS = 8
@@ -44,10 +45,16 @@ def infer(model: ModelProto, empty: Collection[str] = (), depth: int = 0) -> Mod
     made = {n.output[0] for n in model.graph.node if n.op_type == "SequenceEmpty" and n.output}
     for node in list(inferred.graph.node):
         types = _types(inferred)
-        if node.op_type not in ("Loop", "If") or all(_settled(types.get(n)) for n in node.output if n):
+        if all(_settled(types.get(name)) for name in node.output if name):
             continue
-        rule = _loop if node.op_type == "Loop" else _branches
-        _state(inferred.graph, node, rule(inferred, node, types, made.union(empty), depth + 1))
+        if node.domain == "ai.onnx.ml" and node.op_type in MODELS:
+            results = model_types(node, types)
+        elif node.domain in ("", "ai.onnx") and node.op_type in ("Loop", "If"):
+            rule = _loop if node.op_type == "Loop" else _branches
+            results = rule(inferred, node, types, made.union(empty), depth + 1)
+        else:
+            continue
+        _state(inferred.graph, node, results)
         # What follows the node can be told now.
         inferred = shape_inference.infer_shapes(inferred, data_prop=True)
     return inferred

@@ -188,6 +188,56 @@ def test_linear_classifier(transform: str, labels: list[Any], dtype: str) -> Non
     agree(proto, {"x0": data(dtype, (5, 4))}, oracle, hosted=text or transform == "SOFTMAX_ZERO")
 
 
+TREE = {
+    "nodes_treeids": [0, 0, 0], "nodes_nodeids": [0, 1, 2], "nodes_featureids": [1, 0, 0],
+    "nodes_values": [0.5, 0.0, 0.0], "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+    "nodes_truenodeids": [1, 0, 0], "nodes_falsenodeids": [2, 0, 0],
+}  # fmt: skip
+SUPPORT = {
+    "coefficients": [1.0, -1.0], "support_vectors": [0.0, 1, 2, 3, 4, 5, 6, 7], "rho": [0.1],
+    "kernel_type": "RBF", "kernel_params": [0.1, 0.0, 3.0],
+}  # fmt: skip
+TARGETS = {
+    "target_treeids": [0, 0], "target_nodeids": [1, 2], "target_ids": [0, 1], "target_weights": [1.0, 2.0],
+    "n_targets": 2,
+}  # fmt: skip
+CLASSES = {
+    "class_treeids": [0] * 3, "class_nodeids": [1, 2, 2], "class_ids": [0, 1, 2],
+    "class_weights": [1.0, 2.0, 3.0],
+}  # fmt: skip
+VECTORS = {"vectors_per_class": [1, 1], "classlabels_ints": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("op_type", "types", "attributes"),
+    [
+        ("TreeEnsembleRegressor", ["float32[n"], TREE | TARGETS),
+        (
+            "TreeEnsembleClassifier",
+            ["int64[n]", "float32[n"],
+            TREE | CLASSES | {"classlabels_int64s": [3, 4, 5]},
+        ),
+        (
+            "TreeEnsembleClassifier",
+            ["string[n]", "float32[n"],
+            TREE | CLASSES | {"classlabels_strings": list("pqr")},
+        ),
+        ("SVMRegressor", ["float32[n, 1]"], SUPPORT | {"n_supports": 2}),
+        ("SVMClassifier", ["int64[n]", "float32[n"], SUPPORT | VECTORS),
+    ],
+)
+def test_models_on_the_host_have_types_and_may_stand_before_other_nodes(
+    op_type: str, types: list[str], attributes: dict[str, Any]
+) -> None:
+    x = data("float32", (3, 4))
+    for opset in (1, 3, 5):  # ONNX's inference knows these operators in some of them
+        proto = model(op_type, ["float32"], [["n", 4]], outputs=len(types), relu=True, **attributes)
+        proto.opset_import[1].version = opset
+        found = [str(port.type) for port in import_model(proto).outputs]
+        assert all(text.startswith(start) for text, start in zip(found, types, strict=True))
+        agree(proto, {"x0": x}, hosted=True, oracles="both" if opset < 5 else "reference")
+
+
 def test_what_does_not_fit_is_refused() -> None:
     for op_type, attributes in (
         ("Scaler", {"offset": [1.0, 2.0], "scale": [1.0, 2.0]}),
