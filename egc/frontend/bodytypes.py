@@ -27,6 +27,9 @@ from egc.frontend.mltypes import MODELS, model_types
 _MAX_ROUNDS = 8
 # Bodies within one another that are looked into; ONNX's own inference serves those that lie deeper.
 _MAX_NESTED = 4
+# The operators that have rules of their own, by domain and name.
+_OWN = {(domain, name) for domain in ("", "ai.onnx") for name in ("Loop", "If")}
+_OWN |= {("ai.onnx.ml", name) for name in MODELS}
 
 Types = Mapping[str, TypeProto]
 
@@ -44,16 +47,16 @@ def infer(model: ModelProto, empty: Collection[str] = (), depth: int = 0) -> Mod
         return inferred
     made = {n.output[0] for n in model.graph.node if n.op_type == "SequenceEmpty" and n.output}
     for node in list(inferred.graph.node):
+        if (node.domain, node.op_type) not in _OWN:
+            continue
         types = _types(inferred)
         if all(_settled(types.get(name)) for name in node.output if name):
             continue
-        if node.domain == "ai.onnx.ml" and node.op_type in MODELS:
+        if node.op_type in MODELS:
             results = model_types(node, types)
-        elif node.domain in ("", "ai.onnx") and node.op_type in ("Loop", "If"):
+        else:
             rule = _loop if node.op_type == "Loop" else _branches
             results = rule(inferred, node, types, made.union(empty), depth + 1)
-        else:
-            continue
         _state(inferred.graph, node, results)
         # What follows the node can be told now.
         inferred = shape_inference.infer_shapes(inferred, data_prop=True)

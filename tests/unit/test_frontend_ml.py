@@ -18,7 +18,6 @@ ort = pytest.importorskip("onnxruntime")
 
 CODES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64,
          "int32": TensorProto.INT32}  # fmt: skip
-RNG = np.random.default_rng(0)
 
 
 def model(
@@ -49,7 +48,7 @@ def model(
 
 
 def data(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    values = RNG.standard_normal(shape) * 3
+    values = np.random.default_rng(len(shape)).standard_normal(shape) * 3
     return np.asarray(values.round() if dtype.startswith("int") else values, dtype)
 
 
@@ -151,7 +150,7 @@ def test_feature_vectorizer() -> None:
 
 @pytest.mark.parametrize("shape", [["n"], ["n", 3]])
 def test_one_hot_encoder(shape: list[Any]) -> None:
-    x = RNG.integers(-2, 5, size=[5, 3][: len(shape)])
+    x = np.random.default_rng(0).integers(-2, 5, size=[5, 3][: len(shape)])
     for dtype in ("int64", "float32"):
         proto = model("OneHotEncoder", [dtype], [shape], cats_int64s=[3, -1, 0], zeros=1)
         agree(proto, {"x0": x.astype(dtype)})
@@ -177,15 +176,14 @@ def test_linear_classifier(transform: str, labels: list[Any], dtype: str) -> Non
     """Labels that are text, and unusual transformations, are left to the host."""
     text, count = isinstance(labels[0], str), len(labels)
     attributes = {
-        "coefficients": data("float32", (count * 4,)).tolist(),
+        # Small: where scores become equal in their transformation, onnx.reference takes the first of them.
+        "coefficients": (data("float32", (count * 4,)) / 20).tolist(),
         "intercepts": [0.5, -1.0, 2.0][:count],
         "post_transform": transform,
         "classlabels_strings" if text else "classlabels_ints": labels,
     }
     proto = model("LinearClassifier", [dtype], [["n", 4]], outputs=2, relu=True, **attributes)
-    oracle = "both" if dtype == "float32" or transform == "SOFTMAX_ZERO" else "ort"
-    # Where scores of large operands become equal in their transformation, onnx.reference takes the first.
-    agree(proto, {"x0": data(dtype, (5, 4))}, oracle, hosted=text or transform == "SOFTMAX_ZERO")
+    agree(proto, {"x0": data(dtype, (5, 4))}, hosted=text or transform == "SOFTMAX_ZERO")
 
 
 TREE = {
