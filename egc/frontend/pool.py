@@ -8,7 +8,7 @@ import numpy as np
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
-from egc.frontend.windows import Windows, read_windows, round_up
+from egc.frontend.windows import Windows, pad_same, read_windows, round_up, same_padding
 from egc.ir.dims import Dim, product
 from egc.ir.scalar import combiner_identity
 from egc.ir.types import numpy_dtype
@@ -100,13 +100,14 @@ def _strides(extents: Sequence[int], column_major: bool) -> list[int]:
 @operator("AveragePool", family="pool")
 def average_pool(ctx: Context, node: OnnxNode) -> Sequence[str]:
     """The mean of each window, over the elements in the operand or, on demand, in its padding too."""
-    x, plain, windows = _windows(ctx, node, node.required(0), 0.0)
+    source = node.required(0)
+    x, plain, windows = _windows(ctx, node, source, 0.0)
     total = pool(ctx, "add", x, windows)
     count_padding = bool(node.attr("count_include_pad", 0))
-    if windows == plain and (count_padding or not windows.padded):
+    if windows == plain and (count_padding or (not windows.padded and x == source)):
         return [ctx.map("div", total, ctx.like(int(np.prod(windows.sizes)), x))]
     # Counting is pooling ones: padding that counts is made of ones as well.
-    extents = ctx.shape(x)[2:]
+    extents = ctx.shape(source)[2:]
     if count_padding:
         extents = tuple(n + a + b for n, a, b in zip(extents, plain.low, plain.high, strict=True))
         extra = tuple(b - a for a, b in zip(plain.high, windows.high, strict=True))
@@ -117,29 +118,28 @@ def average_pool(ctx: Context, node: OnnxNode) -> Sequence[str]:
             (0,) * len(extents),
             tuple(max(e, 0) for e in extra),
         )
-    counts = _counts(ctx, extents, windows, ctx.dtype(x))
+    counts = _counts(ctx, extents, windows, ctx.dtype(x), None if x == source else same_padding(node))
     if count_padding and any(e < 0 for e in extra):
         for axis, size in enumerate(ctx.shape(total)[2:], 2):
             counts = ctx.slice_axis(counts, axis, 0, size)
     return [ctx.map("div", total, counts)]
 
 
-def _counts(ctx: Context, extents: Sequence[Dim], windows: Windows, dtype: str) -> str:
-    """How many elements each window holds: [1, 1, windows…], the product of the counts along each axis."""
+def _counts(ctx: Context, extents: Sequence[Dim], windows: Windows, dtype: str, same: str | None) -> str:
+    """How many elements each window holds: [1, 1, windows…], the product of the counts along each axis.
+
+    ``same`` is the mode of auto_pad where that pads the operand, which the windows then do not.
+    """
     rank = len(extents)
     counts = None
     for i, extent in enumerate(extents):
-        one = Windows(
-            windows.sizes[i : i + 1],
-            windows.strides[i : i + 1],
-            windows.dilations[i : i + 1],
-            windows.low[i : i + 1],
-            windows.high[i : i + 1],
-        )
+        one = windows.along(i)
         if isinstance(extent, int):
             ones = ctx.constant(np.ones((1, 1, extent), numpy_dtype(dtype)))
         else:
             ones = ctx.expand(ctx.scalar(1, dtype), (1, 1, extent))
+        if same is not None:
+            ones, one = pad_same(ctx, ones, one, same, 0.0)
         along = pool(ctx, "add", ones, one)
         shape = tuple(ctx.shape(along)[2] if j == i else 1 for j in range(rank))
         along = ctx.reshape(along, (1, 1, *shape))

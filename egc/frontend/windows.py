@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
-from egc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv
+from egc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, mod
 
 
 class Windows(Struct, frozen=True):
@@ -29,6 +29,13 @@ class Windows(Struct, frozen=True):
     def padded(self) -> bool:
         """Whether any axis is padded."""
         return any(self.low) or any(self.high)
+
+    def along(self, axis: int) -> Windows:
+        """The windows over one of the spatial axes."""
+        here = slice(axis, axis + 1)
+        return Windows(
+            self.sizes[here], self.strides[here], self.dilations[here], self.low[here], self.high[here]
+        )
 
     def outputs(self, extents: Sequence[Dim]) -> tuple[Dim, ...]:
         """The number of windows along each axis."""
@@ -64,10 +71,9 @@ def read_windows(
     windows = Windows(tuple(map(int, sizes)), strides, dilations, (0,) * rank, (0,) * rank)  # type: ignore[arg-type]
     if any(v < 1 for v in (*windows.sizes, *strides, *dilations)):
         ctx.fail("kernel_shape, strides and dilations must be positive")
-    mode = node.attr("auto_pad", "NOTSET")
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
-        return _pad_same(ctx, x, windows, mode == "SAME_UPPER", fill)
-    if mode == "VALID":
+    if (same := same_padding(node)) is not None:
+        return pad_same(ctx, x, windows, same, fill)
+    if node.attr("auto_pad", "NOTSET") == "VALID":
         return x, windows
     pads = tuple(int(p) for p in node.attr("pads", (0,) * (2 * rank)))
     if len(pads) != 2 * rank:
@@ -84,21 +90,47 @@ def _entries(ctx: Context, node: OnnxNode, name: str, rank: int) -> tuple[int, .
     return values
 
 
-def _pad_same(ctx: Context, x: str, windows: Windows, upper: bool, fill: float) -> tuple[str, Windows]:
-    """Pad so that there are ceil(extent / stride) windows; the odd one goes to the end if ``upper``."""
+def same_padding(node: OnnxNode) -> str | None:
+    """SAME_UPPER or SAME_LOWER where the node's ``auto_pad`` is one of them."""
+    mode = node.attr("auto_pad", "NOTSET")
+    return mode if mode in ("SAME_UPPER", "SAME_LOWER") else None
+
+
+def pad_same(ctx: Context, x: str, windows: Windows, mode: str, fill: float) -> tuple[str, Windows]:
+    """Pad so that there are ceil(extent / stride) windows; SAME_UPPER puts the odd element at the end.
+
+    A known extent is padded as far as its last window reaches, a symbolic one by span - 1 in all: as many
+    windows begin at the same places, and what follows has the extent (extent - 1) // stride + 1, as simple as
+    after padding that the model states.
+    """
     low: list[Dim] = []
     high: list[Dim] = []
     for extent, span, stride in zip(ctx.shape(x)[2:], windows.spans, windows.strides, strict=True):
-        total = dim_max((ceildiv(extent, stride) - 1) * stride + span - extent, 0)
-        half = floordiv(total, 2)
-        low.append(half if upper else total - half)
-        high.append(total - half if upper else half)
+        total = dim_max(mod(-extent, stride) + span - stride, 0) if isinstance(extent, int) else span - 1
+        low.append(_same_low(extent, span, stride, mode == "SAME_UPPER"))
+        high.append(total - low[-1])
     if all(isinstance(v, int) for v in (*low, *high)):
         return x, replace(windows, low=tuple(low), high=tuple(high))
     zeros = (0,) * ctx.rank(x)
     value = ctx.like(fill, x)
     padded = ctx.add("pad", (x, value), low=(0, 0, *low), high=(0, 0, *high), interior=zeros)
     return padded, windows
+
+
+def _same_low(extent: Dim, span: int, stride: int, upper: bool) -> Dim:
+    """The padding before the first of ceil(extent / stride) windows, half of what they need in all:
+    max((ceil(extent / stride) - 1) * stride + span - extent, 0) / 2, rounded up unless ``upper``.
+    """
+    if span == 1:
+        return 0
+    beyond = mod(-extent, stride)  # stride * ceil(extent / stride) - extent
+    rest = span - stride
+    if stride == 2:
+        # Then it is 0 or 1, which the half of an odd rest carries over and that of an even one drops.
+        half, odd = divmod(rest + (not upper), 2)
+        return half + odd * beyond
+    total = beyond + rest if rest >= 0 else dim_max(beyond + rest, 0)
+    return floordiv(total + (not upper), 2)
 
 
 def round_up(ctx: Context, x: str, windows: Windows) -> Windows:
