@@ -34,7 +34,9 @@ def _windows(ctx: Context, node: OnnxNode, x: str, fill: float) -> tuple[str, Wi
     if not sizes:
         ctx.fail("kernel_shape is missing")
     x, windows = read_windows(ctx, node, x, [int(s) for s in sizes], fill)
-    return x, windows, round_up(ctx, x, windows) if node.attr("ceil_mode", 0) else windows
+    # auto_pad SAME asks for ceil(extent / stride) windows, which are whole.
+    rounded = bool(node.attr("ceil_mode", 0)) and same_padding(node) is None
+    return x, windows, round_up(ctx, x, windows) if rounded else windows
 
 
 @operator("MaxPool", family="pool")

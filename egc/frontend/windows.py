@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from egc.frontend.context import Context, NotCompiled, OnnxNode
-from egc.ir.dims import Dim, ceildiv, dim_max, dim_min, floordiv, mod
+from egc.ir.dims import Dim, dim_max, floordiv, mod
 
 
 class Windows(Struct, frozen=True):
@@ -136,19 +136,15 @@ def _same_low(extent: Dim, span: int, stride: int, upper: bool) -> Dim:
 def round_up(ctx: Context, x: str, windows: Windows) -> Windows:
     """``windows`` under ceil_mode: padded at the end so far that a last, partial window counts.
 
-    A window that would start in the padding at the end does not count.
+    That takes at most stride - 1 elements. A window that would start in the padding at the end does not
+    count: the last that may start begins with the operand's last element and has span - 1 beyond it.
     """
     high = []
     for i, extent in enumerate(ctx.shape(x)[2:]):
-        if not isinstance(extent, int):
-            raise NotCompiled(f"ceil_mode needs known spatial extents, not {ctx.type(x)}")
         low, stride, span = windows.low[i], windows.strides[i], windows.spans[i]
-        padded = extent + low + windows.high[i]
-        count = ceildiv(padded - span, stride) + 1
-        count = dim_min(count, ceildiv(extent + low, stride))
-        assert isinstance(count, int)
-        high.append(windows.high[i] + (count - 1) * stride + span - padded)
-    if min(high) < 0:
-        # Only a window that starts in the padding is left out: what remains of the padding is cut to fit.
-        high = [max(h, 0) for h in high]
+        most = min(windows.high[i] + stride - 1, span - 1)
+        if isinstance(extent, int):
+            # No further than the last window reaches: windows that need no padding need no guard.
+            most = max(most - (extent + low + most - span) % stride, 0)
+        high.append(most)
     return replace(windows, high=tuple(high))

@@ -76,6 +76,31 @@ def test_same_padding_starts_windows_as_over_known_extents(mode: str) -> None:
             np.testing.assert_allclose(_evaluated(imported, x), _evaluated(known, x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", POOLS)
+def test_ceil_mode_over_symbolic_extents(op: str) -> None:
+    """Pads of which a window may begin in the last element, and of which none does."""
+    for size, stride, pads in [
+        (2, 2, [0, 0, 0, 0]),
+        (3, 2, [0, 0, 0, 0]),
+        (3, 2, [1, 1, 1, 1]),
+        (2, 2, [0, 0, 1, 1]),
+        (3, 3, [1, 0, 2, 1]),
+        (1, 3, [0, 0, 0, 0]),
+        (3, 4, [0, 1, 2, 2]),
+    ]:
+        for counted in (0, 1) if op == "AveragePool" else (None,):
+            attributes = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": pads, "ceil_mode": 1}
+            attributes |= {} if counted is None else {"count_include_pad": counted}
+            model = _model((op, attributes))
+            imported = import_model(model)
+            assert not imported.hosted
+            reference = _onnxruntime(model)
+            for x in _images():
+                if min(x.shape[2:]) >= size:
+                    (expected,) = reference.run(None, {"v0": x})
+                    np.testing.assert_allclose(_evaluated(imported, x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_extents_after_same_padding_are_those_after_explicit_padding() -> None:
     """So the extents of layer upon layer are no longer than those that padding by numbers leaves."""
     layer = {"kernel_shape": [3, 3], "strides": [2, 2]}
