@@ -252,6 +252,8 @@ def _positions(axis: _Axis, coordinates: str) -> Array:
         case "pytorch_half_pixel":
             return (y + 0.5) / axis.scale - 0.5 if width != 1 else np.full_like(y, -0.5)
         case "align_corners":
+            # ONNX's node tests and reference take scale * extent for the result's length, which may be
+            # fractional; ONNX Runtime and PyTorch take the whole one. They agree where sizes are given.
             return y * (extent - 1) / (width - 1) if width != 1 else np.zeros_like(y)
         case "asymmetric":
             return y / axis.scale
