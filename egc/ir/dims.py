@@ -71,7 +71,7 @@ class SymDim(Struct, frozen=True):
 
     def __mul__(self, other: Dim) -> Dim:
         products = [
-            (tuple(sorted((*m, *n), key=str)), c * d) for m, c in self.terms for n, d in _terms(other)
+            (tuple(sorted((*m, *n), key=_name)), c * d) for m, c in self.terms for n, d in _terms(other)
         ]
         return _from_terms(products)
 
@@ -176,25 +176,35 @@ def symbols_of(dim: Dim) -> frozenset[str]:
     names: set[str] = set()
     for monomial, _ in dim.terms:
         for atom in monomial:
-            names |= {atom} if isinstance(atom, str) else symbols_of(atom.args[0]) | symbols_of(atom.args[1])
+            names |= {atom} if isinstance(atom, str) else symbols_of_call(atom)
     return frozenset(names)
+
+
+@lru_cache(maxsize=4096)
+def symbols_of_call(call: Call) -> frozenset[str]:
+    """The names that occur in the arguments of ``call``."""
+    return symbols_of(call.args[0]) | symbols_of(call.args[1])
 
 
 def substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:
     """``dim`` with the symbols in ``env`` replaced; symbols not in ``env`` stay."""
     if isinstance(dim, int):
         return dim
-    total: Dim = 0
+    terms: list[tuple[Monomial, int]] = []
     for monomial, coefficient in dim.terms:
         term: Dim = coefficient
         for atom in monomial:
-            if isinstance(atom, str):
-                term = term * (env[atom] if atom in env else symbol(atom))
-            else:
-                args = (substitute(atom.args[0], env), substitute(atom.args[1], env))
-                term = term * _BUILDERS[atom.fn](*args)
-        total = total + term
-    return total
+            term = term * _substitute_atom(atom, env)
+        terms.extend(_terms(term))
+    return _from_terms(terms)
+
+
+def _substitute_atom(atom: Atom, env: Mapping[str, Dim]) -> Dim:
+    if isinstance(atom, str):
+        return env[atom] if atom in env else symbol(atom)
+    if symbols_of_call(atom).isdisjoint(env):
+        return SymDim((((atom,), 1),))
+    return _BUILDERS[atom.fn](substitute(atom.args[0], env), substitute(atom.args[1], env))
 
 
 def evaluate(dim: Dim, env: Mapping[str, int]) -> int:
@@ -270,9 +280,20 @@ def _from_terms(terms: list[tuple[Monomial, int]]) -> Dim:
         return 0
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
-    # Higher degrees first, then by name: the constant term prints last.
-    kept.sort(key=lambda term: (-len(term[0]), tuple(map(str, term[0]))))
+    if len(kept) > 1:
+        # Higher degrees first, then by name: the constant term prints last.
+        kept.sort(key=lambda term: (-len(term[0]), tuple(map(_name, term[0]))))
     return SymDim(tuple(kept))
+
+
+def _name(atom: Atom) -> str:
+    """What atoms are ordered by: their text."""
+    return atom if isinstance(atom, str) else _text(atom)
+
+
+@lru_cache(maxsize=4096)
+def _text(call: Call) -> str:
+    return str(call)
 
 
 def _exact_quotient(a: Dim, b: Dim) -> Dim | None:

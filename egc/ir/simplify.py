@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 from egc.ir.dims import (
@@ -29,6 +30,8 @@ from egc.ir.dims import (
     mod,
     substitute,
     symbol,
+    symbols_of,
+    symbols_of_call,
 )
 
 Ranges: TypeAlias = "Mapping[str, Dim]"
@@ -84,6 +87,21 @@ def _has_calls(dim: SymDim) -> bool:
 
 
 def _simplify_call(atom: Call, ranges: Ranges) -> Dim:
+    if symbols_of_call(atom).isdisjoint(ranges):
+        return simplify_extent(atom, _positive_symbols(ranges))
+    return _simplified(atom, ranges)
+
+
+@lru_cache(maxsize=4096)
+def simplify_extent(atom: Call, positive: frozenset[str]) -> Dim:
+    """A call free of axes, of which ranges say no more than which of its symbols are ``positive``.
+
+    The extents of a kernel are met in every index that is written, with the same ranges nearly always.
+    """
+    return _simplified(atom, {f"{name} > 0": symbol(name) for name in positive})
+
+
+def _simplified(atom: Call, ranges: Ranges) -> Dim:
     a, b = simplify(atom.args[0], ranges), simplify(atom.args[1], ranges)
     match atom.fn:
         case "floordiv":
@@ -268,10 +286,18 @@ def _certainly_nonnegative(dim: Dim, ranges: Ranges) -> bool:
     """Whether all coefficients are >= 0 once the extents known to be >= 1 are shifted by 1."""
     if isinstance(dim, int):
         return dim >= 0
-    shifted = substitute(dim, {name: symbol(name) + 1 for name in _positive_symbols(ranges)})
+    if _nonnegative_terms(dim):
+        return True
+    positive = _positive_symbols(ranges)
+    if positive.isdisjoint(symbols_of(dim)):
+        return False
+    return _nonnegative_terms(substitute(dim, {name: symbol(name) + 1 for name in positive}))
+
+
+def _nonnegative_terms(dim: Dim) -> bool:
     return all(
         coefficient >= 0 and all(_nonnegative_atom(atom) for atom in monomial)
-        for monomial, coefficient in _terms(shifted)
+        for monomial, coefficient in _terms(dim)
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egc.ir.dims import DimError, dim_max, dim_min, evaluate, floordiv, mod, parse_dim, symbol
-from egc.ir.simplify import bounds, is_inside, simplify
+from egc.ir.dims import DimError, dim_max, dim_min, evaluate, floordiv, mod, parse_dim, substitute, symbol
+from egc.ir.simplify import bounds, is_inside, simplify, simplify_extent
 
 AXES = {"i": 4, "j": 6, "k": parse_dim("s"), "m": parse_dim("s*t"), "n": parse_dim("2*t")}
 
@@ -77,3 +77,26 @@ def test_a_divisor_that_may_be_negative_is_left_alone() -> None:
     assert simplify(dim, AXES) == dim
     with pytest.raises(DimError):
         evaluate(dim, {"m": 1, "s": 3})
+
+
+def test_a_call_of_extents_is_simplified_once_for_all_axes() -> None:
+    """Every index of an unrolled loop has it, each time with one more counter in the ranges."""
+    call = parse_dim("floordiv(floordiv(s*13 + 1, 2) + 1, 2)")
+    simplify(call, AXES)
+    misses = simplify_extent.cache_info().misses
+    for counter in range(50):
+        index = simplify(call * symbol("i") + symbol("j"), {**AXES, f"_counter_{counter}": 8})
+        assert index == simplify(call, AXES) * symbol("i") + symbol("j")
+    assert simplify_extent.cache_info().misses == misses
+
+
+def test_extents_that_axes_show_to_be_positive_are_told_from_those_that_may_be_zero() -> None:
+    dim = dim_max(symbol("s"), 1)
+    assert simplify(dim, {"k": symbol("s")}) == symbol("s")
+    assert simplify(dim, {"k": symbol("t")}) == dim
+
+
+def test_what_is_substituted_in_a_call_is_put_in_normal_form() -> None:
+    dim = parse_dim("n*floordiv(h, 2) + floordiv(w, 3) + 1")
+    assert substitute(dim, {"h": 2 * symbol("n")}) == parse_dim("n*n + floordiv(w, 3) + 1")
+    assert substitute(dim, {"absent": 1}) == dim
