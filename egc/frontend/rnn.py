@@ -13,6 +13,8 @@ from msgspec import Struct
 from egc.frontend.context import Context, NotCompiled, OnnxNode
 from egc.frontend.registry import operator
 from egc.ir.dims import Dim
+from egc.ir.recurrent import Activation as Named
+from egc.ir.recurrent import read_activations, read_direction
 
 # A step is 10 to 25 nodes, so this bounds the graph to a few thousand nodes for each operator.
 MAX_STEPS = 128
@@ -139,11 +141,17 @@ def _read(ctx: Context, node: OnnxNode, gates: int, states: int, defaults: tuple
         x = ctx.transpose(x, (1, 0, 2))
     steps, batch, _ = ctx.shape(x)
     count, _, hidden = ctx.static_shape(r)
-    backward = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}.get(
-        node.attr("direction", "forward")
-    )
-    if backward is None or len(backward) != count:
-        ctx.fail(f"direction {node.attr('direction')!r} does not fit weights for {count} directions")
+    try:
+        backward = read_direction(node.attr("direction", "forward"), count)
+        functions = read_activations(
+            node.attr("activations"),
+            node.attr("activation_alpha"),
+            node.attr("activation_beta"),
+            defaults,
+            count,
+        )
+    except ValueError as error:
+        ctx.fail(str(error))
     if not isinstance(steps, int) or steps > MAX_STEPS:
         raise NotCompiled(f"a sequence of {steps} steps; up to {MAX_STEPS} are unrolled")
     lengths = node.input(4)
@@ -157,14 +165,8 @@ def _read(ctx: Context, node: OnnxNode, gates: int, states: int, defaults: tuple
         elif batch_first:
             given = ctx.transpose(given, (1, 0, 2))
         initial.append(given)
-    names = node.attr("activations") or list(defaults) * count
-    if len(names) != len(defaults) * count:
-        ctx.fail(f"{len(names)} activations are given; {count} directions need {len(defaults)} each")
-    functions = _activations(ctx, node, names)
-    each = len(defaults)
     directions = tuple(
-        _direction(ctx, node, i, gates, hidden, tuple(functions[i * each : (i + 1) * each]))
-        for i in range(count)
+        _direction(ctx, node, i, gates, hidden, _activations(ctx, node, functions[i])) for i in range(count)
     )
     return _Layer(x, steps, batch, hidden, lengths, tuple(initial), directions, backward)
 
@@ -227,11 +229,10 @@ def _unroll(
     return outputs, state
 
 
-def _activations(ctx: Context, node: OnnxNode, names: Sequence[str]) -> list[Activation]:
-    """The activation functions in order; each takes its share of the alphas and betas."""
-    alphas, betas = list(node.attr("activation_alpha") or ()), list(node.attr("activation_beta") or ())
+def _activations(ctx: Context, node: OnnxNode, functions: Sequence[Named]) -> tuple[Activation, ...]:
+    """The activation functions of a direction, their operands clipped where the node says so."""
     clip = node.attr("clip")
-    return [_clipped(ctx, _activation(ctx, name, alphas, betas), clip) for name in names]
+    return tuple(_clipped(ctx, _activation(ctx, function), clip) for function in functions)
 
 
 def _clipped(ctx: Context, function: Activation, clip: float | None) -> Activation:
@@ -241,28 +242,12 @@ def _clipped(ctx: Context, function: Activation, clip: float | None) -> Activati
     return lambda x: function(ctx.map("min", ctx.map("max", x, ctx.like(-bound, x)), ctx.like(bound, x)))
 
 
-# The parameters of each activation that has any, with their defaults (alpha, beta); None where there is none.
-_PARAMETERS: dict[str, tuple[float | None, float | None]] = {
-    "affine": (1.0, 0.0),
-    "leakyrelu": (0.01, None),
-    "thresholdedrelu": (1.0, None),
-    "scaledtanh": (1.0, 1.0),
-    "hardsigmoid": (0.2, 0.5),
-    "elu": (1.0, None),
-}
-
-
-def _activation(ctx: Context, name: str, alphas: list[float], betas: list[float]) -> Activation:
-    kind = name.lower()
+def _activation(ctx: Context, function: Named) -> Activation:
+    kind, alpha, beta = function.kind, function.alpha, function.beta
     if kind in ("relu", "tanh", "sigmoid", "softplus"):
         return lambda x: ctx.map(kind, x)
     if kind == "softsign":
         return lambda x: ctx.map("div", x, ctx.map("add", ctx.like(1, x), ctx.map("abs", x)))
-    if kind not in _PARAMETERS:
-        ctx.fail(f"activation {name!r} is unknown")
-    has_alpha, has_beta = _PARAMETERS[kind]
-    alpha = float(alphas.pop(0)) if has_alpha is not None and alphas else has_alpha or 0.0
-    beta = float(betas.pop(0)) if has_beta is not None and betas else has_beta or 0.0
 
     def scaled(x: str) -> str:
         return ctx.map("mul", ctx.like(alpha, x), x)

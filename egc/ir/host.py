@@ -78,7 +78,9 @@ def _plain(value: Any) -> Any:
 def _evaluator(text: str) -> tuple[tuple[str, ...], Any]:
     from onnx.reference import ReferenceEvaluator
 
-    from egc.ir.host_loop import Loop
+    from egc.ir.host_ops import OPERATORS
 
     model = decode_host(text)
-    return tuple(value.name for value in model.graph.input), ReferenceEvaluator(model, new_ops=[Loop])
+    return tuple(value.name for value in model.graph.input), ReferenceEvaluator(
+        model, new_ops=list(OPERATORS)
+    )

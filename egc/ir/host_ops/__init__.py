@@ -1,0 +1,20 @@
+"""Operators for ``onnx.reference`` in place of its own, which ignore attributes, misread them or refuse them.
+
+A host node runs with :data:`OPERATORS`; so does what its subgraphs and functions hold. Each class says what
+``onnx.reference`` gets wrong. Imported only where a host node runs: it imports onnx.
+"""
+
+from __future__ import annotations
+
+from onnx.reference.op_run import OpRun
+
+from egc.ir.host_ops.control import Loop, Scan
+from egc.ir.host_ops.recurrent import GRU, LSTM, RNN
+
+OPERATORS: tuple[type[OpRun], ...] = (
+    GRU,
+    LSTM,
+    Loop,
+    RNN,
+    Scan,
+)
