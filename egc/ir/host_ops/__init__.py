@@ -10,6 +10,7 @@ from onnx.reference.op_run import OpRun
 
 from egc.ir.host_ops.control import Loop, Scan
 from egc.ir.host_ops.recurrent import GRU, LSTM, RNN
+from egc.ir.host_ops.trees import TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor
 
 OPERATORS: tuple[type[OpRun], ...] = (
     GRU,
@@ -17,4 +18,7 @@ OPERATORS: tuple[type[OpRun], ...] = (
     Loop,
     RNN,
     Scan,
+    TreeEnsemble,
+    TreeEnsembleClassifier,
+    TreeEnsembleRegressor,
 )
