@@ -9,6 +9,7 @@ from __future__ import annotations
 from onnx.reference.op_run import OpRun
 
 from egc.ir.host_ops.control import Loop, Scan
+from egc.ir.host_ops.pool import LpPool, MaxPool
 from egc.ir.host_ops.recurrent import GRU, LSTM, RNN
 from egc.ir.host_ops.trees import TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor
 
@@ -16,6 +17,8 @@ OPERATORS: tuple[type[OpRun], ...] = (
     GRU,
     LSTM,
     Loop,
+    LpPool,
+    MaxPool,
     RNN,
     Scan,
     TreeEnsemble,
