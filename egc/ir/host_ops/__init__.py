@@ -9,6 +9,14 @@ from __future__ import annotations
 from onnx.reference.op_run import OpRun
 
 from egc.ir.host_ops.control import Loop, Scan
+from egc.ir.host_ops.linear import (
+    LinearClassifier,
+    LinearRegressor,
+    Normalizer,
+    Scaler,
+    SVMClassifier,
+    SVMRegressor,
+)
 from egc.ir.host_ops.pool import LpPool, MaxPool
 from egc.ir.host_ops.recurrent import GRU, LSTM, RNN
 from egc.ir.host_ops.trees import TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor
@@ -16,10 +24,16 @@ from egc.ir.host_ops.trees import TreeEnsemble, TreeEnsembleClassifier, TreeEnse
 OPERATORS: tuple[type[OpRun], ...] = (
     GRU,
     LSTM,
+    LinearClassifier,
+    LinearRegressor,
     Loop,
     LpPool,
     MaxPool,
+    Normalizer,
     RNN,
+    SVMClassifier,
+    SVMRegressor,
+    Scaler,
     Scan,
     TreeEnsemble,
     TreeEnsembleClassifier,

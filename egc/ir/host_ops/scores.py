@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 
@@ -19,7 +23,7 @@ def transform(scores: np.ndarray, kind: str | None) -> np.ndarray:
         total = powers.sum(axis=-1, keepdims=True)
         return powers / np.where(total == 0, 1, total)
     if kind == "PROBIT":
-        return np.sqrt(2.0) * _inverse_erf(2 * scores - 1)
+        return math.sqrt(2.0) * _inverse_erf(2 * scores - 1)
     raise ValueError(f"post_transform {kind!r} is unknown")
 
 
@@ -63,5 +67,21 @@ def classify(
     best = (one > threshold).astype(np.int64)
     if only == 1:
         return best, transform(np.stack([np.zeros_like(one), one], axis=1), kind)
+    return best, pair(one, positive, kind)
+
+
+def pair(one: np.ndarray, positive: bool, kind: str | None) -> np.ndarray:
+    """The scores of two classes from the one score [N] between them, which is the second's, transformed."""
     both = np.stack([1 - one if positive and kind != "LOGISTIC" else -one, one], axis=1)
-    return best, transform(both, kind if kind in ("LOGISTIC", "PROBIT") else None)
+    return transform(both, kind if kind in ("LOGISTIC", "PROBIT") else None)
+
+
+def name_classes(labels: Sequence[Any], best: np.ndarray) -> np.ndarray:
+    """The labels of classes by their index: numbers, or text in an array of objects."""
+    strings = bool(labels) and isinstance(labels[0], str | bytes)
+    if not labels:
+        return best.astype(np.int64)
+    if len(labels) == 1:
+        # One label stands for the positive class; the other one has no name.
+        labels = ["", labels[0]] if strings else [0, labels[0]]
+    return np.array(labels, object if strings else np.int64)[best]

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from onnx.reference.op_run import OpRun
 
-from egc.ir.host_ops.scores import classify, transform
+from egc.ir.host_ops.scores import classify, name_classes, transform
 
 # The modes of operator TreeEnsemble by number; _LEAF is ours.
 _MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")
@@ -133,7 +133,7 @@ class TreeEnsembleClassifier(OpRun):
         only = int(classes[0]) if len(classes) == 1 and len(labels) == 2 else None
         positive = bool((forest.weights >= 0).all())
         best, scores = classify(scores, given, base, only, positive, attributes.get("post_transform"))
-        return _named(labels, best), scores.astype(np.float32)
+        return name_classes(labels, best), scores.astype(np.float32)
 
 
 class TreeEnsemble(OpRun):
@@ -153,14 +153,6 @@ def _samples(x: np.ndarray) -> np.ndarray:
     """The samples as floats [N, features]."""
     x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
     return x.reshape(1, -1) if x.ndim == 1 else x
-
-
-def _named(labels: Sequence[Any], best: np.ndarray) -> np.ndarray:
-    strings = bool(labels) and isinstance(labels[0], str | bytes)
-    if len(labels) == 1:
-        # One label stands for the positive class; the other one has no name.
-        labels = ["", labels[0]] if strings else [0, labels[0]]
-    return np.array(labels, object if strings else np.int64)[best]
 
 
 def _floats(attributes: Mapping[str, Any], name: str) -> np.ndarray | None:
