@@ -9,6 +9,16 @@ from __future__ import annotations
 from onnx.reference.op_run import OpRun
 
 from egc.ir.host_ops.control import Loop, Scan
+from egc.ir.host_ops.core import (
+    LRN,
+    GridSample,
+    Hardmax,
+    LogSoftmax,
+    LpNormalization,
+    NonMaxSuppression,
+    OneHot,
+    Softmax,
+)
 from egc.ir.host_ops.linear import (
     LinearClassifier,
     LinearRegressor,
@@ -17,24 +27,33 @@ from egc.ir.host_ops.linear import (
     SVMClassifier,
     SVMRegressor,
 )
-from egc.ir.host_ops.pool import LpPool, MaxPool
+from egc.ir.host_ops.pool import GlobalLpPool, LpPool, MaxPool
 from egc.ir.host_ops.recurrent import GRU, LSTM, RNN
 from egc.ir.host_ops.trees import TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor
 
 OPERATORS: tuple[type[OpRun], ...] = (
     GRU,
+    GlobalLpPool,
+    GridSample,
+    Hardmax,
+    LRN,
     LSTM,
     LinearClassifier,
     LinearRegressor,
+    LogSoftmax,
     Loop,
+    LpNormalization,
     LpPool,
     MaxPool,
+    NonMaxSuppression,
     Normalizer,
+    OneHot,
     RNN,
     SVMClassifier,
     SVMRegressor,
     Scaler,
     Scan,
+    Softmax,
     TreeEnsemble,
     TreeEnsembleClassifier,
     TreeEnsembleRegressor,

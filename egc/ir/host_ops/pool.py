@@ -1,4 +1,4 @@
-"""MaxPool with its positions, and LpPool."""
+"""MaxPool with its positions, LpPool and GlobalLpPool."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ class LpPool(OpRun):
     def _run(self, x: Any, p: Any = 2, **attributes: Any) -> Any:
         taps = _taps(x, _read(attributes, x.shape[2:]), np.zeros((), x.dtype))
         return (((np.abs(taps) ** p).sum(axis=-1) ** (1 / p)).astype(x.dtype),)
+
+
+class GlobalLpPool(OpRun):
+    """The p-norm over all spatial axes, which ``onnx.reference`` lacks."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, p: Any = 2) -> Any:
+        axes = tuple(range(2, x.ndim))
+        return (((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p)).astype(x.dtype),)
 
 
 class _Window(Struct, frozen=True):
