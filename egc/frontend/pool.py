@@ -45,58 +45,87 @@ def max_pool(ctx: Context, node: OnnxNode) -> Sequence[str]:
     x = node.required(0)
     lowest = combiner_identity("max", ctx.dtype(x))
     if node.wants(1):
-        _, _, windows = _windows(ctx, node, x, lowest)
+        padded, _, windows = _windows(ctx, node, x, lowest)
+        if padded != x:
+            raise NotCompiled("positions where the padding depends on a symbolic extent")
         return list(_max_with_positions(ctx, x, windows, bool(node.attr("storage_order", 0))))
     x, _, windows = _windows(ctx, node, x, lowest)
     return [pool(ctx, "max", x, windows)]
 
 
 def _max_with_positions(ctx: Context, x: str, windows: Windows, column_major: bool) -> tuple[str, str]:
-    """The maxima and their positions: windows are spread out, with the flat positions beside them."""
-    shape = ctx.static_shape(x)
-    batch, channels, *extents = shape
-    outputs = windows.counts(extents)
+    """The maxima and their positions: windows are spread out, each with its taps on a last axis."""
+    batch, channels, *extents = ctx.shape(x)
+    outputs = windows.outputs(extents)
     rank = len(extents)
-    # taps[axis] holds, for every window and tap, the position along that axis in the unpadded operand.
-    taps = [
-        np.arange(o)[:, None] * s - low + np.arange(k)[None, :] * d
-        for o, s, low, k, d in zip(
-            outputs, windows.strides, windows.low, windows.sizes, windows.dilations, strict=True
+    spread, inside = x, None
+    for i, extent in enumerate(extents):
+        # The position in the unpadded operand of every tap of every window along this axis: [windows, taps].
+        starts = _affine(ctx, outputs[i], windows.strides[i], -windows.low[i])
+        tap = ctx.map(
+            "add", ctx.unsqueeze(starts, (1,)), _affine(ctx, windows.sizes[i], windows.dilations[i], 0)
         )
-    ]
-    order = (*range(2), *(2 + 2 * i for i in range(rank)), *(3 + 2 * i for i in range(rank)))
-    flat_shape = (batch, channels, *outputs, int(np.prod(windows.sizes)))
-    spread, inside = x, np.ones((1,) * (2 * rank), dtype=bool)
-    position = np.zeros((1,) * (2 * rank), dtype=np.int64)
-    strides = _strides(extents, column_major)
-    for i, tap in enumerate(taps):
-        spread = ctx.add("gather", (spread, ctx.constant(np.clip(tap, 0, extents[i] - 1))), axis=2 + 2 * i)
-        lift = [
-            tap.shape[0] if j == 2 * i else tap.shape[1] if j == 2 * i + 1 else 1 for j in range(2 * rank)
-        ]
-        inside = inside & ((tap >= 0) & (tap < extents[i])).reshape(lift)
-        position = position + tap.reshape(lift) * strides[i]
-    if not inside.all():
+        if windows.low[i] or windows.high[i]:
+            last = ctx.extent(extent - 1, "int64")
+            valid = ctx.map("and", ctx.map("ge", tap, ctx.like(0, tap)), ctx.map("le", tap, last))
+            valid = _lift(ctx, valid, 2 * i, 2 * rank)
+            inside = valid if inside is None else ctx.map("and", inside, valid)
+            tap = ctx.map("min", ctx.map("max", tap, ctx.like(0, tap)), last)
+        spread = ctx.add("gather", (spread, tap), axis=2 + 2 * i)
+    if inside is not None:
         # A tap in the padding repeats an element of the border; the identity takes its place.
         identity = ctx.like(combiner_identity("max", ctx.dtype(x)), x)
-        spread = ctx.map("select", ctx.constant(inside[None, None]), spread, identity)
+        spread = ctx.map("select", ctx.unsqueeze(inside, (0, 1)), spread, identity)
+    order = (*range(2), *(2 + 2 * i for i in range(rank)), *(3 + 2 * i for i in range(rank)))
+    flat_shape = (batch, channels, *outputs, int(np.prod(windows.sizes)))
     spread = ctx.reshape(ctx.transpose(spread, order), flat_shape)
-    arg = ctx.add("arg_reduce", (spread,), fn="max", axis=rank + 2, last=False)
-    table = np.broadcast_to(position, np.broadcast_shapes(position.shape, inside.shape))
-    table = np.ascontiguousarray(table.transpose([*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]))
-    table = np.broadcast_to(table.reshape(*outputs, -1), flat_shape).astype(np.int64)
-    positions = ctx.add("gather_elements", (ctx.constant(table), arg), axis=rank + 2)
-    plane = int(np.prod(extents))
-    base = np.arange(batch * channels, dtype=np.int64).reshape(batch, channels, *(1,) * rank) * plane
-    flat = ctx.map("add", ctx.squeeze(positions, (rank + 2,)), ctx.constant(base))
+    arg = ctx.squeeze(ctx.add("arg_reduce", (spread,), fn="max", axis=rank + 2, last=False), (rank + 2,))
+    # A position is that of the window's first tap, plus what the tap that holds the maximum is beyond it.
+    steps = _strides(extents, column_major)
+    beyond = ctx.reshape(
+        _sum_of_axes(ctx, windows.sizes, windows.dilations, (0,) * rank, steps),
+        (int(np.prod(windows.sizes)),),
+    )
+    flat = ctx.add("gather", (beyond, arg), axis=0)
+    starts_at = tuple(-low for low in windows.low)
+    for shape, strides, begins, scale in (
+        (outputs, windows.strides, starts_at, steps),
+        ((batch, channels), (1, 1), (0, 0), (product((channels, *extents)), product(extents))),
+    ):
+        places = _sum_of_axes(ctx, shape, strides, begins, scale)
+        flat = ctx.map("add", flat, places if shape is outputs else ctx.unsqueeze(places, range(2, 2 + rank)))
     return ctx.reduce("max", spread, (rank + 2,), keepdims=False), flat
 
 
-def _strides(extents: Sequence[int], column_major: bool) -> list[int]:
-    strides = [int(np.prod(extents[i + 1 :], dtype=np.int64)) for i in range(len(extents))]
-    if column_major:
-        strides = [int(np.prod(extents[:i], dtype=np.int64)) for i in range(len(extents))]
-    return strides
+def _affine(ctx: Context, count: Dim, step: int, start: int) -> str:
+    """start, start + step, … : ``count`` of them."""
+    if isinstance(count, int):
+        return ctx.constant(np.arange(count) * step + start)
+    numbers = ctx.iota((count,), 0)
+    return ctx.map("add", ctx.map("mul", numbers, ctx.like(step, numbers)), ctx.like(start, numbers))
+
+
+def _lift(ctx: Context, value: str, axis: int, rank: int) -> str:
+    """``value`` with its axes at ``axis`` of a tensor of ``rank``, all others being of extent 1."""
+    inner = range(axis, axis + ctx.rank(value))
+    return ctx.unsqueeze(value, [i for i in range(rank) if i not in inner])
+
+
+def _sum_of_axes(
+    ctx: Context, shape: Sequence[Dim], strides: Sequence[int], starts: Sequence[int], scales: Sequence[Dim]
+) -> str:
+    """A tensor of ``shape``: the sum over all axes of scale · (start + stride · position along the axis)."""
+    total = None
+    for i, count in enumerate(shape):
+        places = _affine(ctx, count, strides[i], starts[i])
+        scaled = _lift(ctx, ctx.map("mul", places, ctx.extent(scales[i], "int64")), i, len(shape))
+        total = scaled if total is None else ctx.map("add", total, scaled)
+    assert total is not None
+    return total
+
+
+def _strides(extents: Sequence[Dim], column_major: bool) -> list[Dim]:
+    return [product(list(extents[:i] if column_major else extents[i + 1 :])) for i in range(len(extents))]
 
 
 @operator("AveragePool", family="pool")
