@@ -73,7 +73,12 @@ def function_body(
 
 @cache
 def runnable(domain: str, op_type: str, version: int) -> bool:
-    """Whether onnx.reference has the operator, or its schema a function body that onnx.reference opens."""
+    """Whether egc or onnx.reference has the operator for the host, or its schema a function body that
+    onnx.reference opens."""
+    from egc.ir.host_ops import OPERATORS
+
+    if any((o.op_domain, o.__name__) == (domain, op_type) for o in OPERATORS):
+        return True
     try:
         operators = importlib.import_module(_REFERENCE[domain])
         return bool(operators.load_op(domain, op_type, version))
