@@ -148,3 +148,16 @@ def test_with_other_threads_about_workers_come_from_a_server() -> None:
     finally:
         waiting.set()
         thread.join()
+
+
+BACKEND = """
+import numpy, onnx.helper as h
+from egc.backend import run_node
+
+print(run_node(h.make_node("Identity", ["x"], ["y"]), [numpy.ones(3, numpy.float32)])[0].sum())
+"""
+
+
+def test_a_program_that_used_the_backend_for_little_ends() -> None:
+    run = subprocess.run([sys.executable, "-c", BACKEND], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout) == (0, "3.0\n"), run.stderr
