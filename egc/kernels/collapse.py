@@ -226,14 +226,25 @@ def _rename(stage: Stage, a: Axis, b: Axis) -> Stage:
 def _squeeze(state: Merged) -> Merged:
     """Buffers without the dims of extent 1 (whose index is 0 in every access)."""
     types = dict(state.types)
-    stages = state.stages
+    stages = list(state.stages)
+    accessed = _stages_by_buffer(state)
     for name, type_ in state.types.items():
         kept = [d for d, extent in enumerate(type_.shape) if extent != 1]
         if len(kept) == type_.rank:
             continue
         types[name] = TensorType(type_.dtype, tuple(type_.shape[d] for d in kept))
-        stages = tuple(reindexed(stage, name, picked(kept)) for stage in stages)
-    return replace(state, stages=stages, types=types)
+        for i in accessed.get(name, ()):
+            stages[i] = reindexed(stages[i], name, picked(kept))
+    return replace(state, stages=tuple(stages), types=types)
+
+
+def _stages_by_buffer(state: Merged) -> Mapping[str, Sequence[int]]:
+    """The places of the stages that read or write each buffer: of a wide concatenation's many, one each."""
+    found: dict[str, dict[int, None]] = {}
+    for i, stage in enumerate(state.stages):
+        for access in _accesses(stage):
+            found.setdefault(access.buffer, {})[i] = None
+    return {name: tuple(places) for name, places in found.items()}
 
 
 def picked(dims: Sequence[int]) -> Callable[[Vector], Vector]:
