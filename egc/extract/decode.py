@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -53,13 +53,14 @@ class _Decoder:
         self.readers = Counter(snapshot.roots[name] for name in source.outputs)
         for eclass in solution.order:
             self.readers.update(set(solution.choice[eclass].children))
+        self.absorbed = frozenset(self.parts())
 
     def run(self) -> Decoded:
         for name in self.source.inputs:
             self.builder.input(name, self.source.types[name])
             self.names.setdefault(self.snapshot.roots[name], name)
         for eclass in self.solution.order:
-            if eclass not in self.names and not self.is_known(eclass):
+            if eclass not in self.names and eclass not in self.absorbed and not self.is_known(eclass):
                 self.emit(eclass, self.solution.choice[eclass])
         outputs: list[str] = []
         for name in self.source.outputs:
@@ -116,17 +117,26 @@ class _Decoder:
             enode.op, operands, self.sources[eclass], self.known_name(eclass), **dict(enode.attrs)
         )
 
+    def parts(self) -> Iterator[int]:
+        """The concatenations that are no values of their own: one longer one alone reads them, first."""
+        choice = self.solution.choice
+        for eclass in self.solution.order:
+            enode = choice[eclass]
+            if enode.op == "concat":
+                inner, *rest = enode.children
+                same = choice[inner].op == "concat" and choice[inner].attrs == enode.attrs
+                if same and self.readers[inner] == 1 and inner not in rest:
+                    yield inner
+
     def operands(self, enode: ENode) -> tuple[int, ...]:
         """The operands of an e-node; a chain of binary concatenations that
         nothing else reads is one long one.
         """
-        if enode.op != "concat":
-            return enode.children
-        first = self.solution.choice[enode.children[0]]
-        inner = enode.children[0]
-        if first.op == "concat" and first.attrs == enode.attrs and self.readers[inner] == 1:
-            return (*self.operands(first), *enode.children[1:])
-        return enode.children
+        behind: list[int] = []
+        while enode.op == "concat" and enode.children[0] in self.absorbed:
+            behind += reversed(enode.children[1:])
+            enode = self.solution.choice[enode.children[0]]
+        return (*enode.children, *reversed(behind))
 
     def constant(self, eclass: int) -> Constant:
         """The content of a constant e-class; nothing on the way to it is kept."""
