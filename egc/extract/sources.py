@@ -37,6 +37,7 @@ class _Attribution:
             self.names.setdefault(eclass, []).append(name)
         self.anchor = anchors(snapshot, self.names)
         self.needed = solution.order
+        self.walked: dict[str, tuple[dict[str, None], set[int]]] = {}
         computed = [eclass for eclass in self.needed if eclass not in snapshot.constant]
         self.stops = {self.anchor[eclass] for eclass in computed if eclass in self.anchor}
 
@@ -64,31 +65,34 @@ class _Attribution:
             return ()  # the same value in another layout: its other form computes it
         found: dict[str, None] = {}
         for name in self.names[anchor]:
-            walked = self.walk(name, anchor)
-            if walked is not None:
-                found.update(walked)
+            # Of a long concatenation's parts, which are many, none has nodes of its own.
+            value = name.partition("#")[0]
+            if value not in self.walked:
+                self.walked[value] = self.walk(value)
+            nodes, met = self.walked[value]
+            if anchor not in met:  # else they lead back to the value: they do nothing
+                found.update(nodes)
         return tuple(found)
 
-    def walk(self, name: str, anchor: int) -> dict[str, None] | None:
-        """The nodes behind a value, up to the anchors; None where they lead back to the value: they do
-        nothing."""
+    def walk(self, name: str) -> tuple[dict[str, None], set[int]]:
+        """The nodes behind a value of the model, up to the anchors, and the e-classes of their operands."""
         found: dict[str, None] = {}
+        met: set[int] = set()
         seen: set[str] = set()
         stack = [name]
-        circular = False
         while stack:
             value = stack.pop()
-            node = self.graph.producer.get(value.partition("#")[0])
+            node = self.graph.producer.get(value)
             if node is None or value in seen:
                 continue
             seen.add(value)
             found.update(dict.fromkeys(node.sources))
             for operand in node.inputs:
                 eclass = self.snapshot.roots[operand]
-                circular |= eclass == anchor
+                met.add(eclass)
                 if eclass not in self.stops and eclass not in self.snapshot.constant:
                     stack.append(operand)
-        return None if circular else found
+        return found, met
 
 
 def anchors(snapshot: Snapshot, names: Mapping[int, list[str]]) -> dict[int, int]:
