@@ -8,6 +8,7 @@ accumulator, a row kept in a local buffer) is what that entry says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 
 import numpy as np
 
@@ -47,6 +48,12 @@ class Elements:
         self._known: dict[tuple[str, Vector], Expr] = {}
         self.taken = symbols_near(graph, nodes)
         self._fresh: dict[str, int] = {}
+
+    def fresh(self) -> Elements:
+        """Elements of the same nodes with no name given, no value special and nothing remembered."""
+        other = copy(self)
+        other.special, other._known, other._fresh = {}, {}, {}
+        return other
 
     def at(self, value: str, index: Vector) -> Expr:
         """The element of ``value`` at ``index``."""

@@ -33,7 +33,7 @@ from egc.kernels.domain import (
     simplified,
     split_private,
 )
-from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError, symbols_near
+from egc.kernels.elements import ELEMENTWISE, Elements, LoweringError
 from egc.kernels.group import Group
 from egc.kernels.indices import Vector, wrapped, zero_of
 from egc.kernels.layouts import Layouts, relaid
@@ -84,8 +84,9 @@ def lower(graph: Graph, group: Group, name: str, layouts: Layouts | None = None)
     stages: list[Stage] = []
     locals_: list[Buffer] = []
     shared: tuple[str, ...] = ()
+    elements, anchor = Elements(graph, group.nodes), _anchor(group)
     for piece in _pieces(graph, group):
-        found, buffers, shared = _lower_piece(graph, group, piece)
+        found, buffers, shared = _lower_piece(elements, anchor, group, piece)
         if stages and shared:
             raise LoweringError("a row-wise kernel has one piece")
         stages += found
@@ -159,13 +160,13 @@ class _SplitFirst(Exception):
 
 
 def _lower_piece(
-    graph: Graph, group: Group, piece: _Piece
+    elements: Elements, anchor: Node | None, group: Group, piece: _Piece
 ) -> tuple[tuple[Stage, ...], tuple[Buffer, ...], tuple[str, ...]]:
-    taken = symbols_near(graph, group.nodes)
+    taken = elements.taken
     domain = domain_of(piece.shape, "i", taken)
     for _ in range(_MAX_SPLITS):
         try:
-            stages, buffers, shared = _build(graph, group, piece, domain)
+            stages, buffers, shared = _build(elements.fresh(), anchor, group, piece, domain)
             found = find_split(stages, domain.axes)
         except _SplitFirst as request:
             found = request.split
@@ -181,19 +182,17 @@ def _lower_piece(
 
 
 def _build(
-    graph: Graph, group: Group, piece: _Piece, domain: Domain
+    el: Elements, anchor: Node | None, group: Group, piece: _Piece, domain: Domain
 ) -> tuple[tuple[Stage, ...], tuple[Buffer, ...], tuple[str, ...]]:
     """(stages, local buffers, names of the shared axes) of one piece over ``domain``."""
-    el = Elements(graph, group.nodes)
     for axis in domain.axes:
         el.reserve(axis.name)
     place = piece.place(domain.index)
     root = piece.value
     if 0 in piece.shape:
         # No element is ever computed: no stage may read operands that have none either.
-        dtype = graph.types[piece.out].dtype
+        dtype = el.graph.types[piece.out].dtype
         root = Const(zero_of(dtype), dtype)
-    anchor = _anchor(group)
     if anchor is None or not isinstance(root, str):
         value = el.at(root, domain.index) if isinstance(root, str) else root
         return (simplified(Stage("s0", domain.axes, piece.out, place, value, value)),), (), ()
