@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from egc.errors import CompileError
+from egc.ir.dims import SymDim
+from egc.ir.expr import Expr, Load, transform
 from egc.ir.kernel import Kernel
 from egc.ir.nest import Loop, Nest, Pack, check_nest
 from egc.machine import Machine
@@ -82,13 +84,38 @@ def problems(
     kernel: Kernel, machine: Machine, threads: int, book: RuleBook, budget_s: float = 1.0, count: int = 1
 ) -> Iterator[tuple[tuple[int, ...], Problem]]:
     """What is scheduled by itself: the positions of stages that share loops, and the facts about them."""
-    models = [model_stage(kernel, stage, machine) for stage in kernel.stages]
     for group in _groups(kernel):
-        writer = FactWriter(kernel, machine)
-        for position in group:
+        part, positions = _part(kernel, group)
+        models = {position: model_stage(part, part.stages[position], machine) for position in positions}
+        writer = FactWriter(part, machine)
+        for position in positions:
             writer.stage(position, models[position], whole=len(group) == 1)
-        named = _named(kernel, models, group)
+        named = _named(part, models, positions)
         yield group, Problem(writer.facts(), named, machine, threads, book, budget_s, count)
+
+
+def _part(kernel: Kernel, group: Sequence[int]) -> tuple[Kernel, Sequence[int]]:
+    """A stage that sums nothing as a kernel of its own, its buffers numbered; else the kernel as it is.
+    And the group's positions in it.
+
+    What is found for such a stage names none of its buffers, so the many stages of a wide concatenation
+    that differ in what they read alone are one problem.
+    """
+    if len(kernel.stages) == 1 or len(group) > 1 or kernel.stages[group[0]].reduce:
+        return kernel, group
+    stage = kernel.stages[group[0]]
+    loads = [load.buffer for load in stage.loads()]
+    names = {name: f"b{i}" for i, name in enumerate(dict.fromkeys((*loads, stage.out)))}
+
+    def rewrite(node: Expr) -> Expr:
+        return replace(node, buffer=names[node.buffer]) if isinstance(node, Load) else node
+
+    value = transform(stage.value, rewrite)
+    result = value if stage.result is stage.value else transform(stage.result, rewrite)
+    index = tuple(i if isinstance(i, int | SymDim) else transform(i, rewrite) for i in stage.index)
+    own = replace(stage, out=names[stage.out], index=index, value=value, result=result)
+    buffers = tuple(replace(kernel.buffer[old], name=new) for old, new in names.items())
+    return Kernel(kernel.name, buffers, (own,)), (0,)
 
 
 def predict(nest: Nest, machine: Machine, *, threads: int | None = None) -> Cost:
@@ -224,7 +251,9 @@ def _saturator(key: _Book) -> Saturator:
     return Saturator(key.book)
 
 
-def _named(kernel: Kernel, models: Sequence[StageModel], group: Sequence[int]) -> tuple[StageModel, ...]:
+def _named(
+    kernel: Kernel, models: Sequence[StageModel] | Mapping[int, StageModel], group: Sequence[int]
+) -> tuple[StageModel, ...]:
     """The stages of a group under the axes' names in the e-graph."""
     return tuple(
         renamed(models[position], {a: axis_name(kernel, position, a) for a in models[position].extents})
