@@ -9,6 +9,7 @@ row of a channels-last window.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,6 +20,8 @@ from egc.ir.kernel import Axis, Buffer, Stage
 from egc.ir.types import TensorType
 from egc.kernels.domain import substitute_index
 from egc.kernels.indices import Vector
+
+Places: TypeAlias = "Mapping[str, Sequence[int]]"  # the stages that access a buffer
 
 _MANY = 8  # beyond that many axes, merging only neighbours keeps compile time in bounds
 
@@ -43,31 +46,38 @@ def collapse(
     known = {name: types[name] for name in used if name in types}
     known.update((buffer.name, buffer.type) for buffer in locals_)
     state = Merged(stages, known, locals_, shared)
-    while (merged := _merge_once(state)) is not None:
-        state = merged
-    state = _squeeze(state)
+    accessed = _stages_by_buffer(state)
+    changed = True
+    while changed:
+        changed = False
+        # Stage after stage: what is merged in one of many seldom lets an earlier one merge more.
+        for i in range(len(stages)):
+            while (merged := _merge_once(state, accessed, i)) is not None:
+                state, changed = merged, len(stages) > 1
+    state = _squeeze(state, accessed)
     final = tuple(replace(buffer, type=state.types[buffer.name]) for buffer in locals_)
     return replace(state, locals=final)
 
 
-def _merge_once(state: Merged) -> Merged | None:
-    for i, a, b in _candidates(state):
+def _merge_once(state: Merged, accessed: Places, i: int) -> Merged | None:
+    """The stages with two axes of stage ``i`` as one; None where no two may be."""
+    for a, b in _candidates(state, i):
         where = range(len(state.stages)) if a.name in state.shared else (i,)
-        if merged := _merge(state, tuple(where), a, b):
+        if merged := _merge(state, accessed, tuple(where), a, b):
             return merged
     return None
 
 
-def _candidates(state: Merged) -> Iterator[tuple[int, Axis, Axis]]:
-    """(stage, outer, inner) of axes that may be one: both shared, both parallel or both reduced."""
-    for i, stage in enumerate(state.stages):
-        common = tuple(axis for axis in stage.axes if axis.name in state.shared) if i == 0 else ()
-        own = tuple(axis for axis in stage.axes if axis.name not in state.shared)
-        for axes in (common, own, stage.reduce):
-            for j, a in enumerate(axes):
-                for k, b in enumerate(axes):
-                    if j != k and (len(axes) <= _MANY or k == j + 1):
-                        yield i, a, b
+def _candidates(state: Merged, i: int) -> Iterator[tuple[Axis, Axis]]:
+    """(outer, inner) of axes of stage ``i`` that may be one: both shared, both parallel or both reduced."""
+    stage = state.stages[i]
+    common = tuple(axis for axis in stage.axes if axis.name in state.shared) if i == 0 else ()
+    own = tuple(axis for axis in stage.axes if axis.name not in state.shared)
+    for axes in (common, own, stage.reduce):
+        for j, a in enumerate(axes):
+            for k, b in enumerate(axes):
+                if j != k and (len(axes) <= _MANY or k == j + 1):
+                    yield a, b
 
 
 class _Access(Struct, frozen=True):
@@ -82,7 +92,7 @@ def _accesses(stage: Stage) -> list[_Access]:
     return found + [_Access(load.buffer, load.index) for load in stage.loads()]
 
 
-def _merge(state: Merged, where: tuple[int, ...], a: Axis, b: Axis) -> Merged | None:
+def _merge(state: Merged, accessed: Places, where: tuple[int, ...], a: Axis, b: Axis) -> Merged | None:
     spans: dict[str, tuple[int, int]] = {}
     for i in where:
         stage = state.stages[i]
@@ -96,7 +106,7 @@ def _merge(state: Merged, where: tuple[int, ...], a: Axis, b: Axis) -> Merged | 
                 low, high = spans.get(access.buffer, span)
                 spans[access.buffer] = (min(low, span[0]), max(high, span[1]))
     spans = {name: span for name, span in spans.items() if span[0] != span[1]}
-    if not all(_may_flatten(state, name, span) for name, span in spans.items()):
+    if not all(_may_flatten(state, accessed[name], name, span) for name, span in spans.items()):
         return None
     types = dict(state.types)
     stages = list(state.stages)
@@ -105,7 +115,8 @@ def _merge(state: Merged, where: tuple[int, ...], a: Axis, b: Axis) -> Merged | 
         types[name] = TensorType(
             types[name].dtype, (*shape[:low], product(shape[low : high + 1]), *shape[high + 1 :])
         )
-        stages = [_flatten(stage, name, low, high, shape) for stage in stages]
+        for i in accessed[name]:
+            stages[i] = _flatten(stages[i], name, low, high, shape)
     for i in where:
         stages[i] = _rename(stages[i], a, b)
     shared = tuple(name for name in state.shared if name != b.name)
@@ -162,11 +173,11 @@ def _meets_alone(stage: Stage, a: str, b: str) -> bool:
     return False
 
 
-def _may_flatten(state: Merged, name: str, span: tuple[int, int]) -> bool:
+def _may_flatten(state: Merged, places: Sequence[int], name: str, span: tuple[int, int]) -> bool:
     """Whether dims of a buffer may become one: none is indexed by data, locals keep shared dims apart."""
     local = any(buffer.name == name for buffer in state.locals)
     kinds: set[bool] = set()
-    for stage in state.stages:
+    for stage in (state.stages[i] for i in places):
         for access in _accesses(stage):
             if access.buffer != name:
                 continue
@@ -223,11 +234,10 @@ def _rename(stage: Stage, a: Axis, b: Axis) -> Stage:
     )
 
 
-def _squeeze(state: Merged) -> Merged:
+def _squeeze(state: Merged, accessed: Places) -> Merged:
     """Buffers without the dims of extent 1 (whose index is 0 in every access)."""
     types = dict(state.types)
     stages = list(state.stages)
-    accessed = _stages_by_buffer(state)
     for name, type_ in state.types.items():
         kept = [d for d, extent in enumerate(type_.shape) if extent != 1]
         if len(kept) == type_.rank:
@@ -238,7 +248,7 @@ def _squeeze(state: Merged) -> Merged:
     return replace(state, stages=tuple(stages), types=types)
 
 
-def _stages_by_buffer(state: Merged) -> Mapping[str, Sequence[int]]:
+def _stages_by_buffer(state: Merged) -> Places:
     """The places of the stages that read or write each buffer: of a wide concatenation's many, one each."""
     found: dict[str, dict[int, None]] = {}
     for i, stage in enumerate(state.stages):
