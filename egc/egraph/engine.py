@@ -3,7 +3,8 @@
 A phase is a list of rulesets that run together, one iteration at a time, with the ruleset ``facts`` brought
 to rest before each; it ends when nothing changes or a budget is hit. One egglog iteration cannot be
 interrupted, so the budgets are checked between iterations, with an eye on how the e-graph grows,
-and rules are written to grow slowly (``rules/README.md``).
+and rules are written to grow slowly (``rules/README.md``). Once the seconds are spent, facts get one
+iteration a phase and rules none, but for the first round of all.
 """
 
 from __future__ import annotations
@@ -170,8 +171,12 @@ class _Run:
 
     def facts(self) -> None:
         for _ in range(self.budget.rounds):
-            if not self.iterate(FACTS):
+            if not self.iterate(FACTS) or self.is_late():
                 return
+
+    def is_late(self) -> bool:
+        """Whether the budget of seconds is spent."""
+        return time.thread_time() - self.started > self.budget.seconds
 
     def phase(self, name: str, rulesets: tuple[str, ...]) -> None:
         started = time.perf_counter()
@@ -180,7 +185,9 @@ class _Run:
             self.facts()
             changed = False
             for ruleset in rulesets:
-                changed |= ruleset not in self.overgrown and self.iterate(ruleset)
+                # An iteration may take long: but for the first of all, none begins late.
+                late = bool(rounds or self.growth) and self.is_late()
+                changed |= ruleset not in self.overgrown and (late or self.iterate(ruleset))
             rounds += 1
             if not changed:
                 break
@@ -213,7 +220,7 @@ class _Run:
         """
         if rounds >= self.budget.rounds:
             return f"{self.budget.rounds} rounds"
-        if time.thread_time() - self.started > self.budget.seconds:
+        if self.is_late():
             return f"{self.budget.seconds:g} s"
         # Growth that goes on as it did multiplies by the same factor again; growth that ends shrinks.
         steps = [after - before for before, after in pairwise(sizes)][-2:]
