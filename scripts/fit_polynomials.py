@@ -19,6 +19,7 @@ from mpmath import (
     erf,
     erfc,
     exp,
+    ldexp,
     log,
     log1p,
     lu_solve,
@@ -30,6 +31,7 @@ from mpmath import (
     sinh,
     sqrt,
     tanh,
+    workprec,
 )
 
 mp.dps = 60
@@ -104,10 +106,21 @@ def fit_circular() -> None:
     polynomial("SINH_64", "sinh(x) = x + x³·P(x²), |x| <= 1", odd(sinh), 1e-12, 1.001, 7)
 
 
+def pieces_of_two_over_pi(count: int, bits: int) -> None:
+    """2/π as a sum of numbers of `bits` bits: products of one with half a double are exact."""
+    with workprec(count * bits + 64):
+        digits = int(2 / pi * mpf(2) ** (count * bits))
+    pieces = [digits >> (bits * i) & (1 << bits) - 1 for i in reversed(range(count))]
+    scaled = [ldexp(mpf(piece), 512 - bits * (i + 1)) for i, piece in enumerate(pieces)]
+    text = f"2/π in pieces of {bits} bits, 2⁵¹² times as large: none is subnormal"
+    TABLES.append(("TWO_OVER_PI", text, scaled))
+
+
 def main() -> None:
     """Print the module."""
     fit_exponentials()
     fit_circular()
+    pieces_of_two_over_pi(50, 24)
     print('"""Coefficients of the polynomials in math_functions.py, constant first.')
     print('\nMade by scripts/fit_polynomials.py; do not edit.\n"""')
     for name, comment, coefficients in TABLES:

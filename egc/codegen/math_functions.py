@@ -1,4 +1,5 @@
-"""Transcendental functions as LLVM instructions, on scalars and vectors alike, without branches.
+"""Transcendental functions as LLVM instructions, on scalars and vectors alike. Branches are taken only for
+remainders with long quotients and for sines of huge arguments.
 
 exp, log, tanh and erf have float32 forms, within about 2 units in the last place; the rarer functions
 compute float32 through double. Double results are within a few units of the last place; pow loses up to
@@ -12,12 +13,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from egc.codegen import math_coefficients as table
-from egc.codegen.builder import Builder, Value
+from egc.codegen.builder import Builder, Value, float_literal, mangle
 
 # log 2 and π/2 in parts: the high part has so few bits that small multiples of it are exact.
 _LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.12194440054690583e-4  # Cody & Waite 1980, section 6
 _LOG2_HIGH_64, _LOG2_LOW_64 = float.fromhex("0x1.62e42fefa38p-1"), float.fromhex("0x1.ef35793c7673p-45")
 _HALF_PI = (math.pi / 2, 6.123233995736766e-17, -1.4973849048591833e-33)
+# Long division: bits of a quotient, and divisions enough for the exponents of float32 and of double.
+_FMOD_BITS, _FMOD_STEPS_32, _FMOD_STEPS_64 = 50, 7, 43
+_PIECES_32 = 10  # pieces of 2/π: as many as the exponents of float32 need
+# Beyond it Cody and Waite's reduction loses bits.
+_FAR_32, _FAR_64 = 2.0**45, 2.0**30
 
 
 class _Writer:
@@ -62,6 +68,13 @@ class _Writer:
     def sqrt(self, x: Value) -> Value:
         return self.b.call("sqrt", x)
 
+    def exact_sum(self, x: Value, y: Value) -> tuple[Value, Value]:
+        """x + y rounded, and what rounding lost (Knuth, TAOCP volume 2, 4.2.2, theorem B)."""
+        total = self.add(x, y)
+        second = self.sub(total, x)
+        first = self.sub(total, second)
+        return total, self.add(self.sub(x, first), self.sub(y, second))
+
     def with_sign(self, x: Value, sign: Value) -> Value:
         return self.b.call("copysign", x, sign)
 
@@ -99,20 +112,70 @@ class _Writer:
 
 
 def fmod(b: Builder, x: Value, y: Value) -> Value:
-    """C's fmod, exact while |x / y| < 2⁵³ (float32) and 2⁵² (double)."""
+    """C's fmod, exact. Only where a lane's quotient has more than 50 bits is it divided step by step."""
     if x.elem == "float" or y.elem == "float":
-        wide = fmod(b, b.convert("fpext", x, "double"), b.convert("fpext", y, "double"))
+        wide = _fmod(b, b.convert("fpext", x, "double"), b.convert("fpext", y, "double"), _FMOD_STEPS_32)
         return b.convert("fptrunc", wide, "float")
+    return _fmod(b, x, y, _FMOD_STEPS_64)
+
+
+def _fmod(b: Builder, x: Value, y: Value, steps: int) -> Value:
+    """fmod of doubles; ``steps`` divisions are enough for any quotient."""
+    x, y = b.align_lanes(x, y)
     w = _Writer(b, x)
     size, divisor = w.abs(x), w.abs(y)
-    quotient = b.call("trunc", w.div(size, divisor))
+    finite = w.less(size, w.c(math.inf))
+    long = b.compare("fcmp oge", w.div(size, divisor), w.c(2.0**_FMOD_BITS))
+    long = b.binary("and", long, b.binary("and", finite, w.less(w.c(0.0), divisor)))
+    rest = _remainder(w, size, divisor)
+
+    def stepwise() -> list[Value]:
+        return [w.select(long, _long_remainder(w, size, divisor, steps), rest)]
+
+    (rest,) = b.branch(_any(b, long), stepwise, lambda: [rest])
+    infinite = b.compare("fcmp oeq", divisor, w.c(math.inf))
+    return w.with_sign(w.select(b.binary("and", infinite, finite), size, rest), x)
+
+
+def _remainder(w: _Writer, size: Value, divisor: Value) -> Value:
+    """The remainder of positive numbers with a quotient of no more than 52 bits: fma makes it exact."""
+    quotient = w.b.call("trunc", w.div(size, divisor))
     rest = w.fma(w.neg(quotient), divisor, size)
     # The quotient may have been rounded up to the next integer.
     rest = w.select(w.less(rest, w.c(0.0)), w.add(rest, divisor), rest)
-    rest = w.select(b.compare("fcmp oge", rest, divisor), w.sub(rest, divisor), rest)
-    infinite = b.compare("fcmp oeq", divisor, w.c(math.inf))
-    finite = w.less(size, w.c(math.inf))
-    return w.with_sign(w.select(b.binary("and", infinite, finite), size, rest), x)
+    return w.select(w.b.compare("fcmp oge", rest, divisor), w.sub(rest, divisor), rest)
+
+
+def _long_remainder(w: _Writer, size: Value, divisor: Value, steps: int) -> Value:
+    """The remainder of positive finite doubles: long division by multiples of the divisor, as large as leave
+    quotients of 50 bits. A subnormal divisor is first taken 2⁶⁰ times, then the rest as well.
+    """
+    b = w.b
+    subnormal = w.less(divisor, w.c(2.0**-1022))
+    normal = w.select(subnormal, w.mul(divisor, w.c(2.0**60)), divisor)
+    mantissa = w.integer("and", w.as_bits(normal), w.i((1 << 52) - 1))
+    exponent = w.integer("lshr", w.as_bits(normal), w.i(52))
+
+    def step(_: Value, carried: list[Value]) -> list[Value]:
+        (rest,) = carried
+        wanted = w.integer("sub", w.integer("lshr", w.as_bits(rest), w.i(52)), w.i(_FMOD_BITS))
+        larger = w.integer("or", mantissa, w.integer("shl", wanted, w.i(52)))
+        far = b.compare("icmp sgt", wanted, exponent)
+        return [_remainder(w, rest, w.select(far, w.as_float(larger), normal))]
+
+    (rest,) = b.loop(b.i64(0), b.i64(steps), [size], step, at_least_once=True)
+    rest = w.select(subnormal, w.mul(rest, w.c(2.0**60)), rest)
+    (rest,) = b.loop(b.i64(0), b.i64(2), [rest], step, at_least_once=True)
+    return w.select(subnormal, w.mul(rest, w.c(2.0**-60)), rest)
+
+
+def _any(b: Builder, condition: Value) -> Value:
+    """Whether a condition holds in any lane."""
+    if condition.lanes == 1:
+        return condition
+    name = f"llvm.vector.reduce.or.{mangle('i1', condition.lanes)}"
+    b.declare(name, "i1", condition.type)
+    return b.pure(f"call i1 @{name}({condition})", "i1", 1, condition)
 
 
 def exp(b: Builder, x: Value) -> Value:
@@ -224,15 +287,61 @@ def _through_double(function: Callable[..., Value]) -> Callable[..., Value]:
     return wrapped
 
 
-def _sine_cosine(b: Builder, x: Value, shift: int) -> Value:
-    """sin(x + shift·π/2). Cody and Waite's reduction in three parts: good up to |x| = 2³⁰ or so in double,
-    and for float32 operands up to 2⁴⁵; results stay in [-1, 1] beyond.
+def _reduced(b: Builder, x: Value, narrow: bool) -> tuple[Value, Value]:
+    """(n, r) with x = n·π/2 + r, |r| <= π/4 or little more, n right but for multiples of 4: Cody and Waite's
+    reduction in three parts, or where a lane's argument is far, Payne and Hanek's. ``narrow``: x has 24 bits.
     """
     w = _Writer(b, x)
     n = b.call("roundeven", w.mul(x, w.c(2 / math.pi)))
     r = x
     for part in _HALF_PI:
         r = w.fma(w.neg(n), w.c(part), r)
+    far = w.less(w.c(_FAR_32 if narrow else _FAR_64), w.abs(x))
+
+    def reduce_far() -> list[Value]:
+        return [w.select(far, a, z) for a, z in zip(_reduced_far(w, x, narrow), (n, r), strict=True)]
+
+    n, r = b.branch(_any(b, far), reduce_far, lambda: [n, r])
+    return n, r
+
+
+def _reduced_far(w: _Writer, x: Value, narrow: bool) -> tuple[Value, Value]:
+    """The same for |x| of 1 or more (Payne and Hanek 1983): x·2/π, a piece of 2/π at a time. Products of a
+    piece and half of x are exact, multiples of 4 are dropped from each, and what is left of the sum after its
+    nearest integer is kept in two doubles.
+    """
+    b = w.b
+    scaled = w.mul(x, w.c(2.0**-512))
+    high = scaled if narrow else w.as_float(w.integer("and", w.as_bits(scaled), w.i(-1 << 27)))
+    halves = (scaled,) if narrow else (high, w.sub(scaled, high))
+    pieces = table.TWO_OVER_PI[:_PIECES_32] if narrow else table.TWO_OVER_PI
+    listed = ", ".join(f"double {float_literal(piece, 'double')}" for piece in pieces)
+    zero = b.splat(w.c(0.0), x.lanes)
+
+    def step(place: Value, carried: list[Value]) -> list[Value]:
+        n, large, small = carried
+        piece = b.pure(
+            f"extractelement <{len(pieces)} x double> <{listed}>, i64 {place.ref}", "double", 1, place
+        )
+        for half in halves:
+            product = w.mul(half, piece)
+            product = w.fma(b.call("roundeven", w.mul(product, w.c(0.25))), w.c(-4.0), product)
+            large, lost = w.exact_sum(large, product)
+            whole = b.call("roundeven", large)
+            n = w.add(n, whole)
+            large, small = w.exact_sum(w.sub(large, whole), w.add(small, lost))
+        return [n, large, small]
+
+    n, large, small = b.loop(b.i64(0), b.i64(len(pieces)), [zero, zero, zero], step, at_least_once=True)
+    r = w.mul(large, w.c(_HALF_PI[0]))
+    lost = w.fma(large, w.c(_HALF_PI[0]), w.neg(r))
+    rest = w.fma(large, w.c(_HALF_PI[1]), w.fma(small, w.c(_HALF_PI[0]), lost))
+    return n, w.add(r, rest)
+
+
+def _sine(b: Builder, n: Value, r: Value, shift: int) -> Value:
+    """sin(r + (n + shift)·π/2)."""
+    w = _Writer(b, r)
     square = w.mul(r, r)
     sine = w.odd(r, table.SIN_64)
     half = w.mul(square, w.c(0.5))
@@ -249,17 +358,31 @@ def _sine_cosine(b: Builder, x: Value, shift: int) -> Value:
     return w.clamp(out, -1.0, 1.0)
 
 
-def _sin(b: Builder, x: Value) -> Value:
+def _sin(b: Builder, x: Value, narrow: bool) -> Value:
     w = _Writer(b, x)
-    return w.select(b.compare("fcmp oeq", x, w.c(0.0)), x, _sine_cosine(b, x, 0))
+    return w.select(b.compare("fcmp oeq", x, w.c(0.0)), x, _sine(b, *_reduced(b, x, narrow), 0))
 
 
-def _cos(b: Builder, x: Value) -> Value:
-    return _sine_cosine(b, x, 1)
+def _cos(b: Builder, x: Value, narrow: bool) -> Value:
+    return _sine(b, *_reduced(b, x, narrow), 1)
 
 
-def _tan(b: Builder, x: Value) -> Value:
-    return b.binary("fdiv", _sin(b, x), _cos(b, x))
+def _tan(b: Builder, x: Value, narrow: bool) -> Value:
+    w = _Writer(b, x)
+    n, r = _reduced(b, x, narrow)
+    ratio = w.div(_sine(b, n, r, 0), _sine(b, n, r, 1))
+    return w.select(b.compare("fcmp oeq", x, w.c(0.0)), x, ratio)
+
+
+def _of_an_angle(function: Callable[[Builder, Value, bool], Value]) -> Callable[..., Value]:
+    """`function` of doubles, told whether they have been floats."""
+
+    def wrapped(b: Builder, x: Value) -> Value:
+        if x.elem == "double":
+            return function(b, x, False)
+        return b.convert("fptrunc", function(b, b.convert("fpext", x, "double"), True), "float")
+
+    return wrapped
 
 
 def _asin(b: Builder, x: Value) -> Value:
@@ -339,12 +462,13 @@ def _asinh(b: Builder, x: Value) -> Value:
 
 
 def _acosh(b: Builder, x: Value) -> Value:
-    """log1p(t + √(2t + t²)), t = x - 1; beyond 2²⁸ log 2x."""
+    """log1p(t + √(2t + t²)), t = x - 1; beyond 2²⁸ log 2x; NaN below 1, where the sum may round to 0."""
     w = _Writer(b, x)
     t = w.sub(x, w.c(1.0))
     near = log1p(b, w.add(t, w.sqrt(w.fma(t, t, w.add(t, t)))))
     far = w.add(log(b, x), w.c(math.log(2)))
-    return w.select(w.less(w.c(2.0**28), x), far, near)
+    out = w.select(w.less(w.c(2.0**28), x), far, near)
+    return w.select(w.less(x, w.c(1.0)), w.c(math.nan), out)
 
 
 def _atanh(b: Builder, x: Value) -> Value:
@@ -384,10 +508,8 @@ MATH_FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "log": log,
     "tanh": tanh,
     "erf": erf,
-    **{
-        function.__name__[1:]: _through_double(function)
-        for function in (_sin, _cos, _tan, _asin, _acos, _atan, _atan2)
-    },
+    **{function.__name__[1:]: _through_double(function) for function in (_asin, _acos, _atan, _atan2)},
+    **{function.__name__[1:]: _of_an_angle(function) for function in (_sin, _cos, _tan)},
     **{
         function.__name__[1:]: _through_double(function)
         for function in (_sinh, _cosh, _asinh, _acosh, _atanh, _pow)

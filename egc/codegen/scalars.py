@@ -235,7 +235,9 @@ class Scalars:
                 return fmod(b, x, args[1])
             case "mod":
                 remainder = fmod(b, x, args[1])
-                differs = b.compare("fcmp olt", b.binary("fmul", remainder, args[1]), zero)
+                signs = [b.compare("fcmp olt", value, zero) for value in (remainder, args[1])]
+                some = b.compare("fcmp one", remainder, zero)
+                differs = b.binary("and", some, b.binary("xor", *signs))
                 return b.select(differs, b.binary("fadd", remainder, args[1]), remainder)
         return MATH_FUNCTIONS[fn](b, *args)
 

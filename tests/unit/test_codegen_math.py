@@ -8,13 +8,17 @@ import mpmath
 import numpy as np
 import pytest
 
-from egc.codegen.target import native
+from egc.codegen.compile import compile_module, compile_nest
+from egc.codegen.link import link
+from egc.codegen.runtime_ir import support_ir
+from egc.codegen.target import Target, native, parse_arch
 from egc.ir.dims import symbol
 from egc.ir.expr import Load, call
 from egc.ir.kernel import Axis, Buffer, Kernel, Stage
 from egc.ir.nest import Loop, Nest
 from egc.ir.scalar import apply_numpy
 from egc.ir.types import TensorType
+from tests.support.elf_exec import emulator, run_under_qemu
 from tests.support.native_kernel import NativeKernel
 
 I = symbol("i")  # noqa: E741
@@ -52,7 +56,7 @@ UNARY = [row[0] for row in ACCURACY] + [
 UNARY += ["relu", "sigmoid", "silu", "softplus", "gelu_erf", "gelu_tanh", "hard_swish", "rsqrt", "reciprocal"]
 
 
-def evaluate(fn: str, *operands: np.ndarray) -> np.ndarray:
+def nest_of(fn: str, *operands: np.ndarray) -> Nest:
     """`fn` over arrays, in vectors of 8 with a remainder where the length is no multiple."""
     size = len(operands[0])
     loads = [Load(f"x{n}", (I,), array.dtype.name) for n, array in enumerate(operands)]
@@ -60,8 +64,86 @@ def evaluate(fn: str, *operands: np.ndarray) -> np.ndarray:
     inputs = [Buffer(f"x{n}", TensorType(a.dtype.name, (size,)), "in") for n, a in enumerate(operands)]
     out = Buffer("y", TensorType(value.dtype, (size,)), "out")
     stage = Stage("s", (Axis("i", size),), "y", (I,), value, value)
-    nest = Nest(Kernel(f"fn_{fn}", (*inputs, out), (stage,)), ((Loop("i", 8, "par"), Loop("i", 1, "vec")),))
-    return NativeKernel(nest, native()).run({f"x{n}": a for n, a in enumerate(operands)})["y"]
+    return Nest(Kernel(f"fn_{fn}", (*inputs, out), (stage,)), ((Loop("i", 8, "par"), Loop("i", 1, "vec")),))
+
+
+def evaluate(fn: str, *operands: np.ndarray, target: Target | None = None) -> np.ndarray:
+    """What the code of this machine, or of another target that it runs, computes."""
+    nest = nest_of(fn, *operands)
+    return NativeKernel(nest, target or native()).run({f"x{n}": a for n, a in enumerate(operands)})["y"]
+
+
+def evaluate_on_arm(fn: str, *operands: np.ndarray) -> np.ndarray:
+    """The same as code of a generic 64-bit Arm, under qemu."""
+    if emulator("aarch64") is None:
+        pytest.skip("qemu-user is not installed")
+    target, nest = parse_arch("aarch64"), nest_of(fn, *operands)
+    compiled = compile_nest(nest, target)
+    linked = link([compiled.code], [compile_module(support_ir(target.triple), target)])
+    return run_under_qemu(linked, compiled.name, [*operands, np.ones_like(operands[0])], [])[-1]
+
+
+def anywhere(dtype: str, count: int) -> np.ndarray:
+    """Random mantissas and signs at random exponents of the whole range; the last ones are special."""
+    rng, info = np.random.default_rng(11), np.finfo(dtype)
+    size = np.ldexp(rng.uniform(1, 2, count), rng.integers(info.minexp, info.maxexp, count))
+    size = np.minimum(size, float(info.max)) * rng.choice([-1, 1], count)
+    special = [1e20, 3e38, -3e38, 2.0**30, 2.0**45, 2.0**46, math.inf, -math.inf, math.nan, 0.0, -0.0]
+    # The double and the float next to a multiple of π/2 (Muller, Elementary Functions, table 11.1).
+    nearest = [16367173 * 2.0**72, 6381956970095103 * 2.0**797 if dtype == "float64" else 1.0]
+    return np.concatenate([size, special, nearest]).astype(dtype)
+
+
+TARGETS = ["native", "x86-64-v3", "aarch64"]
+
+
+def evaluate_for(arch: str, fn: str, *operands: np.ndarray) -> np.ndarray:
+    """`fn` by the code of an architecture; skipped where this machine has no way to run it."""
+    if arch == "aarch64":
+        return evaluate_on_arm(fn, *operands)
+    if arch != "native" and native().triple != parse_arch(arch).triple:
+        pytest.skip("another architecture")
+    return evaluate(fn, *operands, target=native() if arch == "native" else parse_arch(arch))
+
+
+@pytest.mark.parametrize("arch", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fn", ["sin", "cos", "tan"])
+def test_angles_of_any_size(fn: str, dtype: str, arch: str) -> None:
+    x = anywhere(dtype, 300)
+    found = evaluate_for(arch, fn, x)
+    assert np.isnan(found[~np.isfinite(x)]).all()
+    bound = 1 if dtype == "float32" else 4
+    with mpmath.workprec(1300):  # to reduce an argument takes as many bits as it has
+        for argument, value in zip(x, found, strict=True):
+            if math.isfinite(argument):
+                exact = getattr(mpmath, fn)(mpmath.mpf(float(argument)))
+                unit = float(np.spacing(np.abs(np.asarray(float(exact), dtype))))
+                assert abs(mpmath.mpf(float(value)) - exact) <= bound * unit, (argument, value)
+
+
+@pytest.mark.parametrize("arch", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_remainders_of_any_quotient_are_exact(dtype: str, arch: str) -> None:
+    least, most = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    x = anywhere(dtype, 400)
+    y = np.random.default_rng(5).permutation(x)
+    x = np.concatenate([x, x[:100], [most] * 4, [least * 9]]).astype(dtype)
+    y = np.concatenate([y, [0.7] * 50, [least * 3] * 50, [least, least * 5, 0.7, most], [least * 2]])
+    y = y.astype(dtype)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(evaluate_for(arch, "fmod", x, y), np.fmod(x, y))
+
+
+def test_a_modulus_has_its_divisors_sign_where_products_underflow() -> None:
+    x, y = np.float32([-1e-30, 1e-30, 0, -3e-30]), np.float32([3e-30, -3e-30, -1, 3e-30])
+    np.testing.assert_array_equal(evaluate("mod", x, y), np.mod(x, y))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_number_below_1_has_an_inverse_hyperbolic_cosine(dtype: str) -> None:
+    x = np.asarray([-np.finfo(dtype).max, -3e38, -1e10, -1, 0, 0.5, -math.inf, math.nan], dtype)
+    assert np.isnan(evaluate("acosh", x)).all()
 
 
 def error_in_ulp(fn: str, x: np.ndarray, found: np.ndarray) -> float:
