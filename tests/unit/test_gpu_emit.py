@@ -36,6 +36,15 @@ for i step 8 block
               for j step 1 unroll
                 do s
 """
+ANGLES = """
+kernel angles(in x: DTYPE[21], in y: DTYPE[21], out z: DTYPE[21]) {
+  stage s over i:21
+    z[i] = add(sin(x[i]), fmod(x[i], y[i]))
+}
+for i step 8 block
+  for i step 1 thread
+    do s
+"""
 SYMBOLIC = """
 kernel symbolic(in a: float32[n, 19], in w: float32[19, m], out y: float32[n, m]) {
   stage s over i:n, j:m reduce add k:19
@@ -185,6 +194,13 @@ def test_extents_known_at_launch(n: int, m: int) -> None:
 )
 def test_threads_share_a_reduction(dtype: str, fn: str, extent: int) -> None:
     check(SUM.replace("DTYPE", dtype).replace("FN", fn).replace("N", str(extent)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_huge_arguments_take_the_long_way(dtype: str) -> None:
+    text = ANGLES.replace("DTYPE", dtype)
+    x = np.resize(np.asarray([1e20, 3e38, 0.5, -1e10, 2.0**46], dtype), 21)
+    check(text, x=x, y=np.full(21, 0.7, dtype))
 
 
 def test_ordered_stages_run_in_one_thread() -> None:
