@@ -18,12 +18,13 @@ from egc.bench.report import Comparison, disagreements, print_table, to_json, wi
 from egc.bench.runtimes import RUNTIMES, installed
 from egc.cli.common import (
     add_compile_options,
+    check_readable,
     not_negative,
     parse_shapes,
     positive,
     refuse_compile_options,
 )
-from egc.errors import BadInput, UsageError
+from egc.errors import UsageError
 from egc.runtime.artifact import is_artifact, open_artifact
 from egc.runtime.gpu_code import ARCHITECTURE as GPU
 
@@ -107,8 +108,7 @@ def main(args: argparse.Namespace) -> int:
     # Where a shape names a dim, that dim is 1 here, as any symbolic dim is.
     named = parse_shapes(args.shape)
     shapes = {name: tuple(e if isinstance(e, int) else 1 for e in shape) for name, shape in named.items()}
-    if not args.model.is_file():
-        raise BadInput("no such model", where=str(args.model))
+    check_readable(args.model)
     if args.target == "gpu" or (is_artifact(args.model) and on_gpu(args.model)):
         raise UsageError("programs for CPUs are timed, not for GPUs", hint="compile it for a CPU")
     if is_artifact(args.model):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from egc.errors import BadInput, InputError, Problems, UsageError
-from egc.files import whole
+from egc.files import opened, refusal, whole
 from egc.options import Options
 from egc.runtime.artifact import is_artifact
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from egc.runtime.session import Session
 
 SEED = 0
+_MOST_HEADER = 10_000  # bytes, as numpy has it
 _LONG = 10.0  # seconds after which work needs a word
 
 # How the runtime's type strings (onnxruntime's) name dtypes.
@@ -164,6 +165,12 @@ def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     return shapes
 
 
+def check_readable(path: Path) -> None:
+    """BadInput where ``path`` is no plain file that can be read."""
+    if why := refusal(path):
+        raise BadInput(f"cannot read {path}", why=why, hint="check the path")
+
+
 def check_output(path: Path, read: Sequence[Path]) -> None:
     """UsageError where a file cannot be written at ``path``, or would take the place of one that is ``read``.
 
@@ -238,14 +245,28 @@ def read_inputs(options: Sequence[str]) -> dict[str, np.ndarray]:
         if name in arrays:
             raise UsageError(f"--input {name} is given twice")
         try:
-            with open(file, "rb") as opened:
-                arrays[name] = np.lib.format.read_array(opened, allow_pickle=False)
+            arrays[name] = _read_npy(file)
         except FileNotFoundError:
-            problems.add(f"--input {name}: there is no file {file}")
-        except (OSError, ValueError, MemoryError) as error:
-            problems.add(f"--input {name}: {file} is not a .npy file", why=str(error))
+            problems.add(f"--input {name}: there is no file {file}", hint="check the path")
+        except OSError as error:
+            problems.add(f"--input {name}: cannot read {file}", why=error.strerror, hint="check the path")
+        except Exception as error:  # numpy's reader of headers lets errors of many kinds through
+            why = str(error) if isinstance(error, ValueError | MemoryError) else "its header makes no sense"
+            what = f"--input {name}: {file} is not a .npy file"
+            problems.add(what, why=why, hint="numpy.save writes one")
     problems.raise_if_any(BadInput, "these inputs cannot be read")
     return arrays
+
+
+def _read_npy(file: str) -> np.ndarray:
+    """The array in a .npy file; any exception where there is none."""
+    with opened(file) as npy:
+        # Newer versions of the format have four bytes for the header's length, and numpy reads all of it.
+        start = npy.read(12)
+        if start[6:7] > b"\x01" and int.from_bytes(start[8:], "little") > _MOST_HEADER:
+            raise ValueError(f"its header is longer than {_MOST_HEADER} bytes")
+        npy.seek(0)
+        return np.lib.format.read_array(npy, allow_pickle=False)
 
 
 def random_inputs(

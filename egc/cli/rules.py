@@ -118,6 +118,7 @@ def _list(extra: list[Path], as_json: bool) -> int:
 
 
 def _check(files: list[Path], as_json: bool) -> int:
+    from egc.files import real
     from egc.resources import shipped_rules
     from egc.rules.book import read_rules, shown_name
     from egc.rules.check import check
@@ -127,8 +128,8 @@ def _check(files: list[Path], as_json: bool) -> int:
     report = check(files, further=(check_soundness,))
     findings, measured = list(report.findings), {}
     if files and not report.errors:
-        shipped = [path.resolve() for path in shipped_rules()]
-        loaded = read_rules([*shipped, *(path for path in files if path.resolve() not in shipped)])
+        shipped = shipped_rules()
+        loaded = read_rules([*shipped, *(path for path in files if real(path) not in shipped)])
         names = {shown_name(path) for path in files}
         rules = [rule for rule in loaded.rules if rule.span.source.name in names]
         measured = measure(rules, loaded)

@@ -17,6 +17,7 @@ from egc.bench.report import wide_console
 from egc.cli.common import (
     add_compile_options,
     add_run_options,
+    check_readable,
     not_negative,
     open_session,
     parse_shapes,
@@ -68,8 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run both, compare, report."""
     source = args.model_file or model_of(args.model)
-    if not source.is_file():
-        raise BadInput(f"cannot read {source}", why="there is no such file")
+    check_readable(source)
     with open_session(args) as session:
         feeds = random_inputs(session, read_inputs(args.input), parse_shapes(args.shape), args.seed)
         results = session.run(None, feeds)

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from egc.errors import BadInput, Problems
+from egc.files import mapped
 from egc.frontend import wire
 from egc.frontend.messages import IR_VERSION, FunctionProto, GraphProto, ModelProto, NodeProto, schemas
 from egc.frontend.proto import BadProto, ExternalData, dense_array, tensor_array
@@ -82,10 +83,9 @@ def _open(source: Source) -> tuple[ModelProto, str, Path | None, dict[int, np.nd
 
 def _map(path: Path) -> np.ndarray:
     try:
-        return np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.zeros(0, np.uint8)
-    except (OSError, ValueError) as error:
-        why = "it is a folder" if path.is_dir() else getattr(error, "strerror", None)
-        raise BadInput(f"cannot read {path}", why=why or str(error)) from None
+        return mapped(path)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}", why=error.strerror, hint="check the path") from None
 
 
 def _check_text(proto: ModelProto, problems: Problems) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from egc.files import mapped, real
 from egc.frontend.messages import AttributeProto, SparseTensorProto, TensorProto, TypeProto
 from egc.ir.types import DTYPES as KNOWN
 from egc.ir.types import numpy_dtype
@@ -84,17 +85,14 @@ class ExternalData:
         if not location or "\0" in location or parts.is_absolute() or ".." in parts.parts or ":" in location:
             raise BadProto(f"the external file {location!r} is not a path inside the model's folder")
         try:
-            folder = self.folder.resolve()
-            path = (folder / parts).resolve()
+            folder = real(self.folder)
+            path = real(folder / parts)
             if not path.is_relative_to(folder):
                 raise BadProto(f"the external file {location!r} leads out of the model's folder")
             if path not in self._maps:
-                if not path.is_file():
-                    raise BadProto(f"the external file {location!r} does not exist in the model's folder")
-                empty = path.stat().st_size == 0
-                self._maps[path] = (
-                    np.zeros(0, np.uint8) if empty else np.asarray(np.memmap(path, np.uint8, "r"))
-                )
+                self._maps[path] = mapped(path)
+        except FileNotFoundError:
+            raise BadProto(f"the external file {location!r} does not exist in the model's folder") from None
         except OSError as error:
             raise BadProto(f"the external file {location!r} cannot be read: {error.strerror}") from None
         return self._maps[path]

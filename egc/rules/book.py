@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from egc.errors import Problems, UsageError
+from egc.files import real
 from egc.resources import loop_rules, shipped_rules
 from egc.rules import syntax as s
 from egc.rules.cache import keep, kept
@@ -193,7 +194,7 @@ def read_rules(paths: Sequence[Path]) -> Loaded:
 
 def shown_name(path: Path) -> str:
     """What messages call a file: `rules/NAME` if it is shipped, else the path that was given."""
-    return f"rules/{path.name}" if path.resolve() in shipped_rules() else str(path)
+    return f"rules/{path.name}" if real(path) in shipped_rules() else str(path)
 
 
 def _declare(command: s.Command, loaded: Loaded) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from egc.files import real
 from egc.resources import shipped_rules
 from egc.rules.book import Loaded, read_rules, shown_name
 from egc.rules.diagnostics import Diagnostic
@@ -41,8 +42,8 @@ def check(
     Lint and examples need files that can be read, so they wait until syntax and sorts are right. Imports
     egglog where there are examples to run. Raises BadInput for a file that is not there.
     """
-    base = [path.resolve() for path in (shipped_rules() if base is None else base)]
-    extra = [path for path in paths if path.resolve() not in base]
+    base = [real(path) for path in (shipped_rules() if base is None else base)]
+    extra = [path for path in paths if real(path) not in base]
     loaded = read_rules([*base, *extra])
     wanted = {shown_name(path) for path in paths or base}
     rules = [r for r in loaded.rules if r.span.source.name in wanted]

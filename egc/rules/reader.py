@@ -11,6 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from egc import files
 from egc.errors import BadInput
 from egc.rules import syntax as s
 from egc.rules.cache import cached
@@ -63,9 +64,11 @@ def read_file(
     Raises BadInput where there is no such text, or none that says anything.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors mark UTF-8 in front
+        text = files.text(path, "utf-8-sig")  # some editors mark UTF-8 in front
     except OSError as error:
-        raise BadInput("cannot read a rule file", where=str(path), why=error.strerror) from error
+        raise BadInput(
+            "cannot read a rule file", where=str(path), why=error.strerror, hint="check the path"
+        ) from error
     except UnicodeDecodeError as error:
         why = f"it is not text: byte {error.start + 1} is not UTF-8"
         raise BadInput("cannot read a rule file", where=str(path), why=why) from error

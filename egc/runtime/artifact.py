@@ -29,7 +29,7 @@ import numpy as np
 from msgspec import Struct
 
 from egc.errors import ArtifactError, EgcError
-from egc.files import whole
+from egc.files import opened, whole
 from egc.runtime import abi
 from egc.runtime.checksum import checksum
 from egc.runtime.manifest import Manifest
@@ -48,7 +48,7 @@ def is_artifact(path: Path) -> bool:
     if path.suffix == ".egc":
         return True
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
@@ -204,7 +204,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Open and check an artifact, but for its constants; ArtifactError says what is wrong with it."""
     name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             return _open(file, name)
     except OSError as error:
         raise ArtifactError(

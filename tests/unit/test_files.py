@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from egc import files
 from egc.files import whole
 
 
@@ -46,3 +47,38 @@ def test_the_mode_is_what_the_user_asked_for(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o640
+
+
+def test_a_file_of_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 127)  # 254 bytes
+    with whole(path) as file:
+        file.write(b"x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_plain_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    whys = {tmp_path / "pipe": "a pipe", tmp_path: "a folder", Path("/dev/zero"): "a device"}
+    for path, why in whys.items():
+        with pytest.raises(OSError) as error:
+            files.opened(path)
+        assert why in str(error.value.strerror) and why in str(files.refusal(path))
+    assert files.refusal("a\0b") == "no file can have this name"
+    assert files.refusal("a" * 300) == "File name too long"
+    (tmp_path / "f").write_bytes(b"x\r\ny\r")
+    assert files.refusal(tmp_path / "f") is None
+    assert files.text(tmp_path / "f") == "x\ny\n"
+    assert files.mapped(tmp_path / "f").tobytes() == b"x\r\ny\r"
+
+
+def test_a_text_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room
+    with pytest.raises(OSError, match="longer than 16 MiB"):
+        files.text(tmp_path / "f")
+
+
+def test_a_circle_of_links_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert files.real(tmp_path / "a").parent == tmp_path
