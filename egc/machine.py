@@ -9,32 +9,46 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert, defstruct
+from msgspec.structs import asdict
 
+from egc import files
 from egc.errors import BadInput, UsageError
 from egc.ir.scalar import FUNCTIONS
 from egc.resources import cost_model, data_folder
 from egc.runtime.cpu import machine_features
 
+T = TypeVar("T")
 
-class Operators(Struct, frozen=True):
+# What an entry may be. The bounds are far from every machine and near enough that no figure made of such
+# entries leaves what floating-point numbers and loops can hold.
+Positive: TypeAlias = Annotated[float, Meta(ge=1e-6, le=1e9)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Bytes: TypeAlias = Annotated[float, Meta(ge=1, le=1e15)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=1 << 31)]
+Few: TypeAlias = Annotated[int, Meta(ge=1, le=4096)]
+Copies: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=1, le=256)], ...], Meta(min_length=1)]
+Sizes: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(min_length=1)]
+
+
+class Operators(Struct, frozen=True, forbid_unknown_fields=True):
     """What graph operators reach. The contractions: parts of the peak, of which a convolution that tests its
     taps against the border reaches the part `guarded`; a window that leaves the tensor along the vector axis
     works `guarded_lanes` times as long; `softmax` is vector instructions an element.
     """
 
-    matmul: float
-    conv_channels_last: float
-    conv: float
-    attention: float
-    guarded: float
-    guarded_lanes: float
-    softmax: float
+    matmul: Positive
+    conv_channels_last: Positive
+    conv: Positive
+    attention: Positive
+    guarded: Positive
+    guarded_lanes: Positive
+    softmax: Positive
 
 
 class Rates(Struct, frozen=True):
@@ -50,7 +64,7 @@ class Rates(Struct, frozen=True):
     operators: Operators
 
 
-class Core(Struct, frozen=True):
+class Core(Struct, frozen=True, forbid_unknown_fields=True):
     """One core: `fma`, `load`, `store` and `issue` are vector instructions a cycle; `latency` is that of a
     dependent multiply-add; `gather`, `scatter` are cycles a lane; `loop` is cycles an iteration of a loop
     that is not unrolled, of which the part `loop_hidden` runs beside multiply-adds that leave it ports; a
@@ -61,25 +75,30 @@ class Core(Struct, frozen=True):
     code generator.
     """
 
-    hertz: float
-    vector_bits: int
-    registers: int
-    spare: int
-    fma: float
-    load: float
-    store: float
-    issue: float
-    latency: float
-    gather: float
-    scatter: float
-    loop: float
-    loop_hidden: float
-    queue: float
-    refetch: float
-    horizontal: float
-    translate: float
-    remainder: float
-    turn: float
+    ghz: Positive
+    vector_bits: Annotated[int, Meta(ge=32, le=2048, multiple_of=32)]
+    registers: Annotated[int, Meta(ge=4, le=4096)]
+    spare: Annotated[int, Meta(ge=0, le=4096)]
+    fma: Positive
+    load: Positive
+    store: Positive
+    issue: Positive
+    latency: Positive
+    gather: NotNegative
+    scatter: NotNegative
+    loop: NotNegative
+    loop_hidden: NotNegative
+    queue: NotNegative
+    refetch: NotNegative
+    horizontal: NotNegative
+    translate: NotNegative
+    remainder: NotNegative
+    turn: NotNegative
+
+    @property
+    def hertz(self) -> float:
+        """Cycles a second."""
+        return self.ghz * 1e9
 
 
 class Level(Struct, frozen=True):
@@ -93,21 +112,21 @@ class Level(Struct, frozen=True):
     shared_bandwidth: float
 
 
-class Tiles(Struct, frozen=True):
+class Tiles(Struct, frozen=True, forbid_unknown_fields=True):
     """Candidates for the loop e-graph: copies of a parallel axis, copies of a second one outside it,
     vectors side by side, copies of a reduction axis, positions of one in a chunk of its sums, block sizes in
     tiles, sizes of the tile that the stages of a fused kernel share; and how much straight-line code one tile
     may be (instructions).
     """
 
-    unroll: tuple[int, ...]
-    outer: tuple[int, ...]
-    vectors: tuple[int, ...]
-    reduction: tuple[int, ...]
-    sums: tuple[int, ...]
-    block: tuple[int, ...]
-    shared: tuple[int, ...]
-    instructions: int
+    unroll: Copies
+    outer: Copies
+    vectors: Copies
+    reduction: Copies
+    sums: Sizes
+    block: Sizes
+    shared: Sizes
+    instructions: Annotated[int, Meta(ge=1, le=100_000)]
 
 
 class Machine(Struct, frozen=True, dict=True):
@@ -176,18 +195,34 @@ def load_machine(name_or_path: str) -> Machine:
     """The machine of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for
     a bad file.
     """
-    path = cost_model(name_or_path)
+    path = path_of(name_or_path)
     if path is None:
-        path = Path(name_or_path)
-        if not path.is_file():
-            known = machine_names()
-            near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.4)
-            raise UsageError(
-                f"there is no cost model {name_or_path!r}",
-                why=f"known are {', '.join(known)}, or the path of a TOML file",
-                hint=f"--cost-model {near[0]}" if near else None,
-            )
+        known = machine_names()
+        near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.4)
+        raise UsageError(
+            f"there is no cost model {name_or_path!r}",
+            why=f"known are {', '.join(known)}, or the path of a TOML file",
+            hint=f"--cost-model {near[0] if near else 'x86-64-v3, say'}",
+        )
     return _read(path)
+
+
+def path_of(name_or_path: str) -> Path | None:
+    """The file of a cost model; None where there is none. BadInput where it is no plain file."""
+    shipped = cost_model(name_or_path) if name_or_path in machine_names() else None
+    if shipped is not None:
+        return shipped
+    path = Path(name_or_path)
+    try:
+        files.opened(path).close()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        hint = "check the path"
+        raise BadInput(
+            "the cost model cannot be read", where=name_or_path, why=error.strerror, hint=hint
+        ) from None
+    return path
 
 
 def machine_names() -> list[str]:
@@ -210,7 +245,7 @@ def native() -> Machine:
 
 def _best(features: frozenset[str]) -> Machine:
     paths = map(cost_model, machine_names())
-    machines = [_read(path) for path in paths if path and _table(path).get("kind") != "gpu"]
+    machines = [_read(path) for path in paths if path and table_of(path).get("kind") != "gpu"]
     fitting = [machine for machine in machines if features.issuperset(machine.features)]
     if not fitting:
         raise UsageError(
@@ -222,92 +257,144 @@ def _best(features: frozenset[str]) -> Machine:
 
 
 @lru_cache(maxsize=8)
-def _table(path: Path) -> Mapping[str, Any]:
+def table_of(path: Path) -> Mapping[str, Any]:
+    """What a cost model's file says. BadInput where it is no TOML."""
     try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput("the cost model cannot be read", where=str(path), why=str(error)) from None
+        return tomllib.loads(files.text(path))
+    except OSError as error:
+        why = error.strerror
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
+        why = str(error)
+    except RecursionError:
+        why = "it is nested too deeply"
+    raise BadInput(
+        "the cost model cannot be read", where=str(path), why=why, hint="cost_models/ holds such files"
+    )
+
+
+def decoded(path: Path, kind: type[T]) -> T:
+    """The entries of a cost model's file, whose types and ranges are those of `kind`'s fields. BadInput names
+    the first one that is missing, unknown or senseless.
+    """
+    try:
+        return convert(table_of(path), kind)
+    except ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        for said, meant in _WORDS.items():
+            what = what.replace(said, meant)
+        place = place.strip("`.")
+        raise unusable(path, f"`{place}`: {what}" if place else what) from None
+
+
+# msgspec's words, and those for a TOML file.
+_WORDS = {
+    "Object missing required field": "there is no entry",
+    "Object contains unknown field": "there should be no entry",
+    "Expected": "expected",
+}
+
+
+def unusable(path: Path, why: str) -> BadInput:
+    """The error for a cost model whose entries make no sense."""
+    shown = "sm_80" if table_of(path).get("kind") == "gpu" else "x86-64-v4"
+    return BadInput(
+        "the cost model cannot be used",
+        where=str(path),
+        why=why,
+        hint=f"cost_models/{shown}.toml shows every entry",
+    )
+
+
+class Memory(Struct, frozen=True, forbid_unknown_fields=True):
+    """A level of memory as the file has it."""
+
+    name: str
+    bytes: Bytes | None = None
+    gb_per_s: Positive | None = None
+    shared_gb_per_s: Positive | None = None
+
+
+# Instructions by scalar function, each of which may be left out.
+Instructions = defstruct(
+    "Instructions",
+    [(name, NotNegative | UnsetType, UNSET) for name in FUNCTIONS],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    """A CPU's file. The fields of one name are those of `Machine`."""
+
+    description: str
+    arch: str
+    features: tuple[str, ...]
+    cores: Few
+    line_bytes: Count
+    page_bytes: Count
+    stream_bytes: Annotated[int, Meta(ge=0, le=1 << 31)]
+    overlap: Annotated[float, Meta(ge=1, le=16)]
+    exposed: NotNegative
+    late: NotNegative
+    launch_ns: NotNegative
+    fork_ns: NotNegative
+    symbolic_extent: Count
+    core: Core
+    memory: tuple[Memory, ...]
+    operators: Operators
+    tiles: Tiles
+    instructions: Instructions = Instructions()  # type: ignore[valid-type]
+    measured: Mapping[str, str] = {}
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path) -> Machine:
-    table = _table(path)
-    if table.get("kind") == "gpu":
+    if table_of(path).get("kind") == "gpu":
         raise UsageError(f"the cost model {path.stem} describes a GPU", hint="--target gpu --arch sm_80")
+    file = decoded(path, _File)
     try:
-        return _machine(path.stem, table)
-    except (KeyError, TypeError, ValueError) as error:
-        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise BadInput(
-            "the cost model is not complete",
-            where=str(path),
-            why=why,
-            hint="cost_models/x86-64-v4.toml shows every entry",
-        ) from None
+        return _machine(path.stem, file)
+    except ValueError as error:
+        raise unusable(path, str(error)) from None
 
 
-def _machine(name: str, table: Mapping[str, Any]) -> Machine:
-    """A Machine from its TOML; KeyError, TypeError or ValueError where entries are missing, unknown or
-    senseless.
-    """
-    cores = table["cores"]
-    l1, *outer = table["memory"]
-    levels = tuple(
-        Level(
-            level["name"],
-            float(level.get("bytes", "inf")),
-            level["gb_per_s"] * 1e9,
-            level.get("shared_gb_per_s", level["gb_per_s"] * cores) * 1e9,
-        )
-        for level in outer
-    )
-    if levels[-1].bytes != float("inf"):
-        raise ValueError("the last entry of [[memory]] is main memory and has no size")
-    names = [l1["name"], *(level.name for level in levels)]
+def _machine(name: str, file: _File) -> Machine:
+    """A Machine from its file; ValueError where entries contradict one another."""
+    names = [level.name for level in file.memory]
     if names not in (["l1", "l2", "l3", "dram"], ["l1", "l2", "dram"]):
         raise ValueError(f"[[memory]] has {', '.join(names)}, not l1, l2, l3 where there is one, and dram")
-    if unknown := sorted(table.get("instructions", {}).keys() - FUNCTIONS.keys()):
-        raise ValueError(f"[instructions] names {', '.join(unknown)}: no scalar functions")
-    if table["overlap"] < 1:
-        raise ValueError("`overlap` is less than 1")
-    rest = dict(table)
-    del rest["memory"]
-    core = dict(rest.pop("core"))
-    core["hertz"] = core.pop("ghz") * 1e9
-    tiles = {key: tuple(v) if isinstance(v, list) else v for key, v in rest.pop("tiles").items()}
-    machine = Machine(
+    if file.core.spare >= file.core.registers:
+        raise ValueError("`core.spare` is all of `core.registers`")
+    if file.memory[0].bytes is None:
+        raise ValueError("`memory[0].bytes` is missing")
+    same = set(_File.__struct_fields__) & set(Machine.__struct_fields__) - {"instructions"}
+    return Machine(
         name=name,
-        description=rest.pop("description"),
-        arch=rest.pop("arch"),
-        features=tuple(rest.pop("features")),
-        cores=rest.pop("cores"),
-        core=filled(Core, core),
-        l1_bytes=float(l1["bytes"]),
-        levels=levels,
-        line_bytes=rest.pop("line_bytes"),
-        page_bytes=rest.pop("page_bytes"),
-        stream_bytes=rest.pop("stream_bytes"),
-        overlap=rest.pop("overlap"),
-        exposed=rest.pop("exposed"),
-        late=rest.pop("late"),
-        launch=rest.pop("launch_ns") * 1e-9,
-        fork=rest.pop("fork_ns") * 1e-9,
-        symbolic_extent=rest.pop("symbolic_extent"),
-        operators=filled(Operators, rest.pop("operators")),
-        tiles=filled(Tiles, tiles),
-        instructions=rest.pop("instructions", {}),
-        measured=rest.pop("measured", {}),
+        l1_bytes=file.memory[0].bytes,
+        levels=levels_of(file.memory, 1, file.cores),
+        launch=file.launch_ns * 1e-9,
+        fork=file.fork_ns * 1e-9,
+        instructions=instructions_of(file.instructions),
+        **{field: getattr(file, field) for field in same},
     )
-    if rest:
-        raise ValueError(f"unknown entries {', '.join(sorted(rest))}")
-    return machine
 
 
-def filled(kind: type[Struct], values: Mapping[str, Any]) -> Any:
-    """A Struct from a table that has exactly its fields."""
-    known = set(kind.__struct_fields__)
-    if unknown := sorted(values.keys() - known):
-        raise ValueError(f"unknown entries {', '.join(unknown)}")
-    if missing := sorted(known - values.keys()):
-        raise KeyError(missing[0])
-    return kind(**values)
+def levels_of(memory: Sequence[Memory], first: int, cores: int) -> tuple[Level, ...]:
+    """The levels from `first` on, of which all `cores` together reach what they reach alone, unless the file
+    says otherwise. ValueError where a figure is missing, or main memory, the last one, has a size.
+    """
+    levels = []
+    for i, level in enumerate(memory[first:], first):
+        if level.gb_per_s is None:
+            raise ValueError(f"`memory[{i}].gb_per_s` is missing")
+        shared = level.gb_per_s * cores if level.shared_gb_per_s is None else level.shared_gb_per_s
+        size = float("inf") if level.bytes is None else level.bytes
+        levels.append(Level(level.name, size, level.gb_per_s * 1e9, shared * 1e9))
+    if levels[-1].bytes != float("inf"):
+        raise ValueError("the last entry of [[memory]] is main memory and has no size")
+    return tuple(levels)
+
+
+def instructions_of(given: Any) -> dict[str, float]:
+    """Instructions of those scalar functions that a file names."""
+    return {name: value for name, value in asdict(given).items() if value is not UNSET}

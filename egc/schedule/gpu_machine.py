@@ -5,52 +5,74 @@ Units are in the field names or in the docstrings; cycles are a multiprocessor's
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from egc.errors import BadInput, UsageError
-from egc.machine import Level, Operators, Rates, filled
-from egc.resources import cost_model
+from egc.errors import UsageError
+from egc.machine import (
+    Copies,
+    Count,
+    Few,
+    Instructions,
+    Level,
+    Memory,
+    NotNegative,
+    Operators,
+    Positive,
+    Rates,
+    decoded,
+    instructions_of,
+    levels_of,
+    path_of,
+    table_of,
+    unusable,
+)
 
 _WARP = 32  # threads that run in step, on every GPU that CUDA knows
+_Threads = Annotated[int, Meta(ge=1, le=1024)]  # of a block, on every one of them, too
+_ThreadCounts = Annotated[tuple[_Threads, ...], Meta(min_length=1)]
 
 
-class Multiprocessor(Struct, frozen=True):
+class Multiprocessor(Struct, frozen=True, forbid_unknown_fields=True):
     """One of `count` multiprocessors. A cycle: `fma` float32 multiply-adds, `issue` instructions of a warp,
     `load_bytes` from the first cache. `latency` and `load_latency` are cycles of a multiply-add and of a load
     from the second cache; `registers`, `threads`, `blocks` and `shared_bytes` is what the blocks on it
     share."""
 
-    count: int
-    hertz: float
-    fma: float
-    issue: float
-    latency: float
-    load_latency: float
-    load_bytes: float
-    registers: int
-    threads: int
-    blocks: int
-    shared_bytes: int
+    count: Few
+    ghz: Positive
+    fma: Positive
+    issue: Positive
+    latency: Positive
+    load_latency: Positive
+    load_bytes: Positive
+    registers: Count
+    threads: Count
+    blocks: Count
+    shared_bytes: Count
+
+    @property
+    def hertz(self) -> float:
+        """Cycles a second."""
+        return self.ghz * 1e9
 
 
-class GpuTiles(Struct, frozen=True):
+class GpuTiles(Struct, frozen=True, forbid_unknown_fields=True):
     """Candidates for the loop e-graph: threads along an axis, elements of an axis a thread, threads that
     share a reduction, reduction steps in straight-line code, least and most threads of a block; and limits:
     elements a thread computes, nests that are weighed for a stage."""
 
-    threads: tuple[int, ...]
-    copies: tuple[int, ...]
-    sums: tuple[int, ...]
-    reduction: tuple[int, ...]
-    block_threads: tuple[int, int]
-    tile: int
-    candidates: int
+    threads: _ThreadCounts
+    copies: Copies
+    sums: _ThreadCounts
+    reduction: Copies
+    block_threads: tuple[_Threads, _Threads]
+    tile: Few
+    candidates: Annotated[int, Meta(ge=1, le=10_000_000)]
 
 
 class GpuMachine(Struct, frozen=True, dict=True):
@@ -97,8 +119,8 @@ class GpuMachine(Struct, frozen=True, dict=True):
 def load_gpu_machine(name_or_path: str) -> GpuMachine:
     """The GPU of a shipped cost model, or of a TOML file. UsageError for an unknown name, BadInput for a bad
     file."""
-    path = cost_model(name_or_path) or Path(name_or_path)
-    if not path.is_file():
+    path = path_of(name_or_path)
+    if path is None:
         raise UsageError(
             f"there is no cost model {name_or_path!r}",
             hint="--cost-model sm_80, sm_90, or the path of a TOML file like cost_models/sm_80.toml",
@@ -106,42 +128,48 @@ def load_gpu_machine(name_or_path: str) -> GpuMachine:
     return _read(path)
 
 
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    """A GPU's file. The fields of one name are those of `GpuMachine`."""
+
+    kind: Literal["gpu"]
+    description: str
+    arch: str
+    symbolic_extent: Count
+    launch_ns: NotNegative
+    barrier_ns: NotNegative
+    core: Multiprocessor
+    memory: tuple[Memory, ...]
+    operators: Operators
+    tiles: GpuTiles
+    instructions: Instructions = Instructions()  # type: ignore[valid-type]
+    measured: Mapping[str, str] = {}
+
+
 @lru_cache(maxsize=8)
 def _read(path: Path) -> GpuMachine:
-    try:
-        table = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput("the cost model cannot be read", where=str(path), why=str(error)) from None
-    if table.get("kind") != "gpu":
+    if table_of(path).get("kind") != "gpu":
         raise UsageError(f"{path.name} describes no GPU", hint="--target cpu, or --cost-model sm_80")
+    file = decoded(path, _File)
     try:
-        return _machine(path.stem, table)
-    except (KeyError, TypeError, ValueError) as error:
-        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        hint = "cost_models/sm_80.toml shows every entry"
-        raise BadInput("the cost model is not complete", where=str(path), why=why, hint=hint) from None
+        return _machine(path.stem, file)
+    except ValueError as error:
+        raise unusable(path, str(error)) from None
 
 
-def _machine(name: str, table: Mapping[str, Any]) -> GpuMachine:
-    core = dict(table["core"])
-    core["hertz"] = core.pop("ghz") * 1e9
-    tiles = {key: tuple(v) if isinstance(v, list) else v for key, v in table["tiles"].items()}
-    levels = tuple(
-        Level(
-            level["name"], float(level.get("bytes", "inf")), level["gb_per_s"] * 1e9, level["gb_per_s"] * 1e9
-        )
-        for level in table["memory"]
-    )
+def _machine(name: str, file: _File) -> GpuMachine:
+    """A GpuMachine from its file; ValueError where entries contradict one another."""
+    names = [level.name for level in file.memory]
+    if names != ["l2", "dram"]:
+        raise ValueError(f"[[memory]] has {', '.join(names)}, not l2 and dram")
+    least, most = file.tiles.block_threads
+    if least > most:
+        raise ValueError("`tiles.block_threads` begins with more than it ends with")
+    same = set(_File.__struct_fields__) & set(GpuMachine.__struct_fields__) - {"instructions"}
     return GpuMachine(
         name=name,
-        description=table["description"],
-        arch=table["arch"],
-        core=filled(Multiprocessor, core),
-        levels=levels,
-        launch=table["launch_ns"] * 1e-9,
-        barrier=table["barrier_ns"] * 1e-9,
-        symbolic_extent=table["symbolic_extent"],
-        operators=filled(Operators, table["operators"]),
-        tiles=filled(GpuTiles, tiles),
-        instructions=table.get("instructions", {}),
+        levels=levels_of(file.memory, 0, 1),
+        launch=file.launch_ns * 1e-9,
+        barrier=file.barrier_ns * 1e-9,
+        instructions=instructions_of(file.instructions),
+        **{field: getattr(file, field) for field in same},
     )

@@ -76,6 +76,8 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Run:
         "explain pipe.egc",
         "optimize pipe -o b.egc",
         "optimize m.onnx --rules pipe",
+        "optimize m.onnx --cost-model pipe",
+        "optimize m.onnx --target gpu --arch sm_80 --cost-model pipe",
         "rules check pipe",
         "rules list --rules pipe",
         "run a.egc --input x=pipe",
@@ -90,6 +92,7 @@ def test_a_pipe_is_not_waited_for(refused: Run, words: str) -> None:
     [
         "rules check /dev/zero",
         "optimize m.onnx --rules /dev/zero",
+        "optimize m.onnx --cost-model /dev/zero",
         "run a.egc --input x=/dev/zero",
         "run /dev/zero",
     ],
@@ -107,10 +110,12 @@ def test_a_folder_is_called_one(refused: Run, words: str) -> None:
 
 
 def test_text_without_end(refused: Run) -> None:
-    with Path("long.egg").open("wb") as file:
-        file.truncate(1 << 40)
+    for name in ("long.egg", "long.toml"):
+        with Path(name).open("wb") as file:
+            file.truncate(1 << 40)
     assert "longer than 16 MiB" in refused("rules", "check", "long.egg")
     assert "longer than 16 MiB" in refused("optimize", "m.onnx", "--rules", "long.egg")
+    assert "longer than 16 MiB" in refused("optimize", "m.onnx", "--cost-model", "long.toml")
 
 
 def npy(header: bytes) -> bytes:

@@ -1,13 +1,21 @@
 """Cost models are read whole or refused with a reason."""
 
+import copy
+import math
+import tomllib
+from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from egc import machine
 from egc.errors import BadInput, UsageError
-from egc.machine import load_machine, native
+from egc.machine import Machine, load_machine, native
 from egc.resources import cost_model
+from egc.schedule import gpu_machine
+from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
 CPUS = ["aarch64", "golden-cove-avx512", "x86-64-v3", "x86-64-v4", "zen5-avx512"]
 
@@ -80,13 +88,13 @@ def test_a_machine_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ("fma = 2\n", "", "'fma' is missing"),
-        ("fma = 2\n", "fma = 2\nfmas = 3\n", "unknown entries fmas"),
-        ("overlap = 3\n", "", "'overlap' is missing"),
-        ("overlap = 3\n", "overlap = 3\noverlapp = 3\n", "unknown entries overlapp"),
+        ("fma = 2\n", "", "`core`: there is no entry `fma`"),
+        ("fma = 2\n", "fma = 2\nfmas = 3\n", "`core`: there should be no entry `fmas`"),
+        ("overlap = 3\n", "", "there is no entry `overlap`"),
+        ("overlap = 3\n", "overlap = 3\noverlapp = 3\n", "there should be no entry `overlapp`"),
         ('"dram"', '"hbm"', "[[memory]] has l1, l2, l3, hbm, not l1, l2, l3 where there is one, and dram"),
-        ("[instructions]\n", "[instructions]\nexpp = 3\n", "[instructions] names expp: no scalar functions"),
-        ("overlap = 3\n", "overlap = 0.5\n", "`overlap` is less than 1"),
+        ("[instructions]\n", "[instructions]\nexpp = 3\n", "`instructions`: there should be no entry `expp`"),
+        ("overlap = 3\n", "overlap = 0.5\n", "`overlap`: expected `float` >= 1.0"),
         (
             "gb_per_s = 20\n",
             "gb_per_s = 20\nbytes = 4\n",
@@ -109,3 +117,56 @@ def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     path.write_text("cores = = 2")
     with pytest.raises(BadInput, match="the cost model cannot be read"):
         load_machine(str(path))
+
+
+def entries(table: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every entry of a TOML file, tables and their elements included."""
+    pairs = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
+    for key, value in pairs:
+        yield (*way, key)
+        yield from entries(value, (*way, key))
+
+
+WRONG: list[Any] = [
+    *(-1, 0, float("nan"), float("inf"), 1e30, 1e-300, 1.5, 10**12, 10**400),
+    *("x", [], [0], [-4], [[1, 2]], {}, True, date(2026, 1, 1), None),
+]
+# What stands for something even where it is 0, or may be any text.
+FREE = {"description", "arch", "features", "name", "measured"}
+OPTIONAL = {"instructions", "bytes", "shared_gb_per_s"}
+
+
+@pytest.mark.parametrize(("name", "load"), [("x86-64-v3", load_machine), ("sm_80", load_gpu_machine)])
+def test_no_entry_is_believed_unseen(
+    name: str, load: Callable[[str], Machine | GpuMachine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every entry with every wrong value, or left out (None), is refused by name, or is a possible number."""
+    path, table = tmp_path / "mine.toml", tomllib.loads(shipped(name))
+    path.touch()
+    for way in entries(table):
+        for wrong in WRONG:
+            changed = copy.deepcopy(table)
+            place = changed
+            for key in way[:-1]:
+                place = place[key]
+            if wrong is None:
+                del place[way[-1]]
+            else:
+                place[way[-1]] = wrong
+            monkeypatch.setattr("egc.machine.table_of", lambda _, table=changed: table)
+            monkeypatch.setattr("egc.schedule.gpu_machine.table_of", lambda _, table=changed: table)
+            for module in (machine, gpu_machine):
+                module._read.cache_clear()
+            try:
+                loaded = load(str(path))
+            except BadInput as error:
+                assert error.why and error.hint and ("kind" in way or str(way[0]) in error.why), (way, wrong)
+            except UsageError:
+                assert "kind" in way
+            else:
+                number = isinstance(wrong, (int, float)) and not isinstance(wrong, bool)
+                small = number and 0 <= wrong < 1e13
+                fewer = wrong is None and isinstance(way[-1], int)  # of several
+                spared = fewer or (wrong in (None, {}) and OPTIONAL & set(way))
+                assert small or spared or FREE & set(way), (way, wrong)
+                assert math.isfinite(loaded.peak_flops) and loaded.rates.bandwidth > 0
