@@ -20,7 +20,7 @@ Importing this package is cheap: the compiler is imported when it is first used,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def compile(
     threads: int | None = None,
     rules: Sequence[str | os.PathLike[str]] = (),
     disable_rules: Sequence[str] = (),
-    cost_model: str | None = None,
+    cost_model: str | os.PathLike[str] | None = None,
     accuracy: str = "default",
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     values: Mapping[str, Any] | None = None,
@@ -65,16 +65,18 @@ def compile(
         for name, value in {"rules": rules, "disable_rules": disable_rules}.items():
             if isinstance(value, (str, os.PathLike)):  # a string is a sequence, too, of letters
                 raise UsageError(f"{name} is {value!r}", hint=f"give a list: {name}=[{value!r}]")
+            if not isinstance(value, Iterable) or not all(isinstance(v, (str, os.PathLike)) for v in value):
+                raise UsageError(f"{name} is {value!r}", hint="give a list of strings")
         options = Options(
             target=target,
             arch=arch,
             threads=threads,
             rules=tuple(map(Path, rules)),
             disable_rules=tuple(disable_rules),
-            cost_model=cost_model,
+            cost_model=os.fspath(cost_model) if isinstance(cost_model, os.PathLike) else cost_model,
             accuracy=accuracy,
-            shapes=shapes or {},
-            values=values or {},
+            shapes={} if shapes is None else shapes,
+            values={} if values is None else values,
             time_budget=time_budget,
         )
         artifact = compile_model(model, options).artifact()

@@ -33,7 +33,7 @@ from egc.options import Options, RuleChoice
 from egc.rules import RuleBook, load_rules
 from egc.runtime.abi import MAX_THREADS
 from egc.runtime.artifact import Artifact, artifact_in_memory, write_artifact
-from egc.runtime.session import check_threads
+from egc.runtime.session import checked_threads
 from egc.schedule.gpu_machine import GpuMachine, load_gpu_machine
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ def compile_model(
     options = options or Options()
     if options.target not in ("cpu", "gpu"):
         raise UsageError(f"unknown target {options.target!r}", hint="--target cpu or --target gpu")
-    threads = default_threads() if options.threads is None else options.threads
-    check_threads(threads)
+    threads = checked_threads(default_threads() if options.threads is None else options.threads)
     clock = _Clock()
     machine = _machine(options)
     # Worker processes start now, while this one reads the model.

@@ -209,7 +209,7 @@ def load_machine(name_or_path: str) -> Machine:
 
 def path_of(name_or_path: str) -> Path | None:
     """The file of a cost model; None where there is none. BadInput where it is no plain file."""
-    shipped = cost_model(name_or_path) if name_or_path in machine_names() else None
+    shipped = cost_model(name_or_path)
     if shipped is not None:
         return shipped
     path = Path(name_or_path)
@@ -330,7 +330,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     arch: str
     features: tuple[str, ...]
     cores: Few
-    line_bytes: Count
+    line_bytes: Annotated[int, Meta(ge=16, le=1 << 16, multiple_of=16)]
     page_bytes: Count
     stream_bytes: Annotated[int, Meta(ge=0, le=1 << 31)]
     overlap: Annotated[float, Meta(ge=1, le=16)]

@@ -12,6 +12,8 @@ from msgspec.structs import force_setattr
 
 from egc.errors import UsageError
 
+MOST_EXTENT = (1 << 63) - 1  # as ONNX has it
+
 
 class RuleChoice(Struct, frozen=True):
     """Which rules may fire, as the user said it: short enough to go along with every kernel."""
@@ -42,6 +44,17 @@ class Options(Struct, frozen=True):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not value >= 0:  # as NaN is not
                 raise UsageError(f"{name} is {value!r}", why="it must be a number of seconds from 0")
+        for name in ("target", "arch", "accuracy"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is {getattr(self, name)!r}", why="it must be a string")
+        for name in ("shapes", "values"):
+            if not isinstance(getattr(self, name), Mapping):
+                hint = f'{name}={{"NAME": …}}, by the inputs\' names'
+                raise UsageError(f"{name} is {getattr(self, name)!r}", why="it must be a dict", hint=hint)
+        if self.cost_model is not None and not (isinstance(self.cost_model, str) and self.cost_model):
+            why = "it must be the path of a TOML file, or the name of a shipped cost model"
+            hint = "leave it out to have the one of the architecture"
+            raise UsageError(f"the cost model is {self.cost_model!r}", why=why, hint=hint)
         shapes = {name: _checked_shape(name, shape) for name, shape in self.shapes.items()}
         force_setattr(self, "shapes", shapes)
 
@@ -65,4 +78,6 @@ def _checked_shape(name: str, shape: Sequence[int | str]) -> tuple[int | str, ..
         raise UsageError(
             f"the shape of {name!r} is {shape!r}", why="it must be extents from 0, or names of symbolic dims"
         )
+    if any(isinstance(extent, int) and extent > MOST_EXTENT for extent in extents):
+        raise UsageError(f"an extent in the shape of {name!r} is too large", why=f"the most is {MOST_EXTENT}")
     return tuple(extents)

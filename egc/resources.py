@@ -4,6 +4,7 @@ installed package.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -47,5 +48,7 @@ def rules_read_ahead() -> Path:
 
 def cost_model(name: str) -> Path | None:
     """The file of a shipped cost model; None where there is none of that name."""
-    path = data_folder("cost_models") / f"{name}.toml"
-    return path if path.is_file() else None
+    folder = data_folder("cost_models")
+    path = folder / f"{name}.toml"
+    # Not `Path.is_file`, which raises for names that are too long.
+    return path if path.parent == folder and os.path.isfile(path) else None

@@ -17,8 +17,10 @@ from egc.bench.inputs import InputSpec, input_specs
 from egc.bench.report import Comparison, disagreements, print_table, to_json, wide_console
 from egc.bench.runtimes import RUNTIMES, installed
 from egc.cli.common import (
+    a_path,
     add_compile_options,
     check_readable,
+    listed,
     not_negative,
     parse_shapes,
     positive,
@@ -42,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Time a model on random inputs, in rounds that alternate with the other runtimes; "
         "outputs are compared with ONNX Runtime's. Exit status 1 where a runtime fails or differs.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc (egc alone)")
+    parser.add_argument("model", type=a_path, metavar="MODEL", help="an .onnx file, or an .egc (egc alone)")
     parser.add_argument("--against", default="", metavar="NAME,…", help=f"peers, of {', '.join(PEERS)}")
     parser.add_argument(
         "--tolerance", type=not_negative, default=1e-4, metavar="E", help="default: %(default)s"
@@ -58,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def parse_peers(text: str) -> list[str]:
     """The peers named. Raises `UsageError` where one is unknown or not installed."""
-    peers = list(dict.fromkeys(name for name in text.split(",") if name))
+    peers = listed("--against", text)
     if unknown := [name for name in peers if name not in PEERS]:
         raise UsageError(f"no peer is called {', '.join(unknown)}", hint=f"there are {', '.join(PEERS)}")
     if missing := [name for name in peers if not installed(name)]:

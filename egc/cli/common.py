@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 _MOST_HEADER = 10_000  # bytes, as numpy has it
+_DIGITS = 19  # of the largest extent that ONNX knows
 _LONG = 10.0  # seconds after which work needs a word
 
 # How the runtime's type strings (onnxruntime's) name dtypes.
@@ -41,7 +42,7 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: the cores of this process")
     parser.add_argument(
-        "--rules", action="append", default=[], type=Path, metavar="FILE", help="a further rule file"
+        "--rules", action="append", default=[], type=a_path, metavar="FILE", help="a further rule file"
     )
     parser.add_argument(
         "--disable-rule", action="append", default=[], metavar="NAME", help="leave a rule out"
@@ -157,12 +158,31 @@ def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
     for option in options:
         name, equals, text = option.rpartition("=")
         parts = text.split("x") if text else []
+        if any(part.isdecimal() and len(part) > _DIGITS for part in parts):
+            raise UsageError(
+                f"--shape {name}: an extent has more than {_DIGITS} digits", hint="give its true extent"
+            )
         if not equals or not name or not all(part.isdecimal() or part.isidentifier() for part in parts):
-            raise UsageError(f"--shape {option}: not of the form NAME=1x3x224x224")
+            raise UsageError(f"--shape {option}: not of the form NAME=1x3x224x224", hint="--shape x=1x3")
         if name in shapes:
-            raise UsageError(f"--shape {name} is given twice")
+            raise UsageError(f"--shape {name} is given twice", hint="give one shape an input")
         shapes[name] = tuple(int(part) if part.isdecimal() else part for part in parts)
     return shapes
+
+
+def a_path(text: str) -> Path:
+    """An option's value: a path, which no text is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is no path")
+    return Path(text)
+
+
+def listed(option: str, text: str) -> list[str]:
+    """The names in an option's value, which commas part, each once; UsageError where there is none."""
+    names = list(dict.fromkeys(name for name in text.split(",") if name))
+    if text and not names:
+        raise UsageError(f"{option} {text} names nothing", hint=f"leave {option} out, or give names")
+    return names
 
 
 def check_readable(path: Path) -> None:
@@ -176,17 +196,25 @@ def check_output(path: Path, read: Sequence[Path]) -> None:
 
     Before long work, which is lost otherwise.
     """
-    why = None
-    if not path.parent.is_dir():
-        why = f"there is no folder {path.parent}"
-    elif path.is_dir():
-        why = "it is a folder"
-    elif path.exists() and not path.is_file():
-        why = "it is no plain file"
-    elif path.exists() and any(other.exists() and path.samefile(other) for other in read):
-        why = "it is what this command reads"
-    if why:
+    if why := _unwritable(path, read):
         raise UsageError(f"cannot write {path}", why=why, hint="choose another name")
+
+
+def _unwritable(path: Path, read: Sequence[Path]) -> str | None:
+    """Why no file can be written at ``path``; None where nothing is known that stands in its way."""
+    try:
+        if not path.parent.is_dir():
+            return f"there is no folder {path.parent}"
+        if not path.exists():
+            return None
+        if path.is_dir():
+            return "it is a folder"
+        if not path.is_file():
+            return "it is no plain file"
+        same = any(other.exists() and path.samefile(other) for other in read)
+        return "it is what this command reads" if same else None
+    except OSError as error:  # a name that is too long, a circle of links
+        return error.strerror
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from egc.cli.common import (
+    a_path,
     add_compile_options,
     add_device,
     check_output,
@@ -45,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "compiled first.",
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="an .egc, or an .onnx file, which is compiled"
+        "model", type=a_path, metavar="MODEL", help="an .egc, or an .onnx file, which is compiled"
     )
     parser.add_argument(
         "node", nargs="?", metavar="NODE", help="an ONNX node, a value, a kernel or a call's number"
@@ -56,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     questions.add_argument("--ban", metavar="RULE", help="what changes without RULE, and what it costs")
     questions.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page to explore, which needs no network"
+        "--html", type=a_path, metavar="FILE", help="write a page to explore, which needs no network"
     )
     parser.add_argument(
         "--measure", action="store_true", help="run it, and show measured times beside predicted ones"
@@ -87,8 +88,8 @@ class _Opened:
 
 def main(args: argparse.Namespace) -> int:
     """Explain."""
-    if args.node is not None and (args.ban or args.html):
-        flag = "--ban" if args.ban else "--html"
+    if args.node is not None and (args.ban is not None or args.html):
+        flag = "--ban" if args.ban is not None else "--html"
         raise UsageError(f"{flag} is about the whole program", hint=f"leave {args.node!r} out")
     if args.html:
         check_output(args.html, [args.model, *args.rules])
@@ -97,9 +98,9 @@ def main(args: argparse.Namespace) -> int:
     opened = _Opened(args)
     if args.measure:
         opened.record["measured"] = measure(opened, args)
-    if args.why_not:
+    if args.why_not is not None:
         return why_not(opened, args)
-    if args.ban:
+    if args.ban is not None:
         return ban(opened, args)
     if args.html:
         from egc.explain.html import page

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from egc.cli.common import add_compile_options, check_output, compiled_model, options_of
+from egc.cli.common import (
+    a_path,
+    add_compile_options,
+    check_output,
+    compiled_model,
+    listed,
+    options_of,
+)
 from egc.errors import UsageError
 from egc.explain.units import counted
 
@@ -21,8 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="compile a model to an artifact",
         description="Compile an ONNX model to an .egc artifact.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="the model")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.egc", help="default: MODEL.egc")
+    parser.add_argument("model", type=a_path, metavar="MODEL.onnx", help="the model")
+    parser.add_argument("-o", "--output", type=a_path, metavar="OUT.egc", help="default: MODEL.egc")
     add_compile_options(parser)
     parser.add_argument(
         "--emit",
@@ -36,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compile, then write the artifact or print the stages asked for; both where -o names an artifact."""
-    kinds = list(dict.fromkeys(kind for kind in args.emit.split(",") if kind))
+    kinds = listed("--emit", args.emit)
     if unknown := [kind for kind in kinds if kind not in EMITTED]:
         raise UsageError(f"--emit {', '.join(unknown)}: no such stage", hint=f"one of {', '.join(EMITTED)}")
     other = "asm" if args.target == "gpu" else "ptx"

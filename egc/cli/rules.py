@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
+from egc.cli.common import a_path
 from egc.errors import BadInput, UsageError
 from egc.explain.units import counted
 
@@ -52,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Name, class, place and meaning of every rule.",
     )
     listing.add_argument(
-        "--rules", action="append", default=[], type=Path, metavar="FILE", help="add a rule file"
+        "--rules", action="append", default=[], type=a_path, metavar="FILE", help="add a rule file"
     )
     listing.add_argument("--json", action="store_true", help="print JSON")
 
@@ -61,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="check rule files, or the shipped ones where none is given",
         description="Check rule files, or the shipped ones where none is given.",
     )
-    checking.add_argument("files", nargs="*", type=Path, metavar="FILE", help="what to check")
+    checking.add_argument("files", nargs="*", type=a_path, metavar="FILE", help="what to check")
     checking.add_argument("--json", action="store_true", help="print JSON")
 
     new = commands.add_parser(
@@ -70,7 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Write a commented rule file to start from.",
     )
     new.add_argument("name", metavar="NAME", help="the first rule's name")
-    new.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file (default: NAME.egg)")
+    new.add_argument("-o", "--output", type=a_path, metavar="FILE", help="the file (default: NAME.egg)")
 
     parser.set_defaults(main=main)
 
@@ -190,6 +191,6 @@ def _new(name: str, output: Path | None) -> int:
     except FileExistsError:
         raise UsageError(f"{path} exists already", hint="choose another name, or `-o FILE`") from None
     except OSError as error:
-        raise BadInput(f"cannot write {path}", why=error.strerror) from error
+        raise BadInput(f"cannot write {path}", why=error.strerror, hint="-o FILE") from error
     print(f"wrote {path}; next: egc rules check {path}", file=sys.stderr)
     return 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from egc.cli.common import (
+    a_path,
     add_compile_options,
     add_run_options,
     open_session,
@@ -27,9 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Run a model or an artifact; inputs that are not given are random, by a fixed seed.",
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="an .egc, or an .onnx file, which is compiled"
+        "model", type=a_path, metavar="MODEL", help="an .egc, or an .onnx file, which is compiled"
     )
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="write NAME.npy for each output")
+    parser.add_argument("--output-dir", type=a_path, metavar="DIR", help="write NAME.npy for each output")
     add_run_options(parser)
     add_compile_options(parser)
     parser.set_defaults(main=main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from egc.bench.report import wide_console
 from egc.cli.common import (
+    a_path,
     add_compile_options,
     add_run_options,
     check_readable,
@@ -44,10 +46,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "Exit status 1 where one differs.",
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="an .onnx file, or an .egc beside its .onnx file"
+        "model", type=a_path, metavar="MODEL", help="an .onnx file, or an .egc beside its .onnx file"
     )
     parser.add_argument(
-        "--model-file", type=Path, metavar="MODEL.onnx", help="what an artifact is compared with"
+        "--model-file", type=a_path, metavar="MODEL.onnx", help="what an artifact is compared with"
     )
     parser.add_argument(
         "--reference", choices=["onnx", "onnxruntime"], default="onnxruntime", help="default: %(default)s"
@@ -97,7 +99,7 @@ def model_of(path: Path) -> Path:
     if not is_artifact(path):
         return path
     beside = path.with_suffix(".onnx")
-    if beside.exists():
+    if os.path.exists(beside):
         return beside
     raise UsageError(
         "an artifact alone has no reference",

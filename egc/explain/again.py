@@ -51,7 +51,7 @@ class Again(Struct, frozen=True):
 
     def book(self, ban: str | None = None) -> RuleBook:
         """The rules that could fire, without ``ban``; UsageError where there is no rule of that name."""
-        disabled = (*self.options.disable_rules, *([ban] if ban else []))
+        disabled = (*self.options.disable_rules, *([] if ban is None else [ban]))
         return load_rules(disabled=disabled, accuracy=self.options.accuracy, extra=self.options.rules)
 
     def snapshot(self, book: RuleBook) -> Snapshot:

@@ -25,7 +25,7 @@ def find(record: Record, text: str) -> tuple[list[int], list[int]]:
     if calls:
         return [], calls
     number = text.removeprefix("call ")
-    if number.isdecimal() and int(number) < len(record["calls"]):
+    if number.isdecimal() and len(number) < 10 and int(number) < len(record["calls"]):
         return [], [int(number)]
     known = [node["name"] for node in record["onnx"] if node["name"]]
     known += [call["kernel"] for call in record["calls"] if call["kernel"]]
@@ -34,6 +34,7 @@ def find(record: Record, text: str) -> tuple[list[int], list[int]]:
         raise UsageError(
             f"{text!r} is a rule, not a part of this model", hint=f"egc explain MODEL --why-not {text}"
         )
+    text = text if len(text) <= 80 else f"{text[:80]}…"
     near = difflib.get_close_matches(text, list(dict.fromkeys(known)), n=3, cutoff=0.4)
     raise UsageError(
         f"nothing is called {text!r} in this model",

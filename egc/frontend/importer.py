@@ -23,7 +23,7 @@ from egc.frontend.registry import node_title, normal_domain
 from egc.frontend.requirements import Requirement, requirements
 from egc.ir.dims import Dim, DimError, SymDim, parse_dim, symbol, symbols_of
 from egc.ir.graph import Graph
-from egc.ir.types import TensorType
+from egc.ir.types import TensorType, dtype_of
 
 # Extents beyond this overflow the 64-bit byte counts of every later stage.
 _MAX_EXTENT = 1 << 40
@@ -165,11 +165,29 @@ def _inputs(
         scope.object_types[value] = proto.type
         ports.append(Port(proto.name, value, type_))
         given = values.pop(proto.name, None)
-        scope.values[proto.name] = value if given is None else context.constant(given)
+        if given is not None:
+            try:
+                value = context.constant(_fixed(given, type_))
+            except ValueError as error:
+                problems.add("a value cannot be used", where=f"input {proto.name!r}", why=str(error))
+        scope.values[proto.name] = value
     for name in (*shapes, *values):
         known = ", ".join(value.name for value in protos)
         problems.add(f"the model has no input {name!r}", hint=f"its inputs are {known}" if known else None)
     return tuple(ports)
+
+
+def _fixed(given: Any, type_: TensorType) -> np.ndarray:
+    """The array that an input is fixed to; ValueError where the input is of another type."""
+    array = np.asarray(given)
+    dtype = dtype_of(array)
+    if dtype != type_.dtype:
+        raise ValueError(f"the model takes {type_.dtype}, and the value is {dtype}")
+    extents = list(zip(type_.shape, array.shape, strict=False))
+    if array.ndim != len(type_.shape) or any(isinstance(d, int) and d != extent for d, extent in extents):
+        shape = ", ".join(map(str, type_.shape))
+        raise ValueError(f"the model takes the shape [{shape}], and the value has {list(array.shape)}")
+    return array
 
 
 def _settled(protos: Sequence[Any], shapes: Mapping[str, Sequence[int | str]]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from msgspec import Struct
 
-from egc.errors import BadInput, Problems
+from egc.errors import BadInput, Problems, UsageError
 from egc.files import mapped
 from egc.frontend import wire
 from egc.frontend.messages import IR_VERSION, FunctionProto, GraphProto, ModelProto, NodeProto, schemas
@@ -62,6 +62,10 @@ def _open(source: Source) -> tuple[ModelProto, str, Path | None, dict[int, np.nd
         return source, source.graph.name or "model", None, {}
     if isinstance(source, bytes | bytearray | memoryview):
         data, name, folder = np.frombuffer(source, np.uint8), "the model", None
+    elif not isinstance(source, str | PathLike):
+        raise UsageError(
+            f"the model is {type(source).__name__}, and no model", hint="give a path, bytes or a ModelProto"
+        )
     else:
         path = Path(source)
         name, folder = path.name, path.parent

@@ -7,6 +7,8 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,12 @@ _MAX_PLANS = 64  # sets of dims whose tables are kept
 _ONNX_TYPES = {"float32": "float", "float64": "double"}  # the rest are called as in numpy
 
 
-def check_threads(threads: int) -> None:
-    """UsageError where a session cannot run on so many threads."""
-    if not isinstance(threads, int) or not 1 <= threads <= abi.MAX_THREADS:
-        raise UsageError(f"cannot run on {threads!r} threads", hint=f"use 1 to {abi.MAX_THREADS}")
+def checked_threads(threads: Any) -> int:
+    """The number of threads as a plain integer; UsageError where a session cannot run on so many."""
+    with suppress(TypeError):
+        if not isinstance(threads, bool) and 1 <= index(threads) <= abi.MAX_THREADS:
+            return index(threads)
+    raise UsageError(f"cannot run on {threads!r} threads", hint=f"use 1 to {abi.MAX_THREADS}")
 
 
 class NodeArg(Struct, frozen=True):
@@ -76,6 +80,8 @@ class Session:
         cannot be used here; UsageError for an impossible number of threads,
         or an artifact not for the device.
         """
+        if not isinstance(artifact, Artifact | str | os.PathLike):
+            raise UsageError(f"the artifact is {artifact!r}", hint="give the path of an .egc file")
         if not isinstance(artifact, Artifact):
             artifact = open_artifact(Path(artifact))
         if device == "emulator":
@@ -87,8 +93,7 @@ class Session:
                 "the artifact is for a GPU", where=artifact.name, hint="--device cuda, or --device emulator"
             )
         manifest = self.manifest = artifact.manifest
-        threads = manifest.threads if threads is None else threads
-        check_threads(threads)
+        threads = checked_threads(manifest.threads if threads is None else threads)
         check_machine(manifest.target)
         self.artifact = artifact
         self.threads = threads

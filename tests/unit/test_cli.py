@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 import ml_dtypes
@@ -20,10 +21,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from egc import compile as compile_model
+from egc import load
 from egc.bench.compare import Plan
 from egc.cli import command_line, main
 from egc.cli.verify import compare
-from egc.errors import UsageError
+from egc.errors import BadInput, UsageError
+from egc.resources import data_folder
 from egc.runtime.artifact import write_artifact
 from tests.support.artifacts import make
 
@@ -241,6 +244,18 @@ def test_options_may_stand_before_a_node(egc: Run) -> None:
     [
         ({"threads": 0}, "0 threads"),
         ({"threads": "2"}, "'2' threads"),
+        ({"threads": True}, "True threads"),
+        ({"threads": 2.0}, "2.0 threads"),
+        ({"cost_model": ""}, "cost model is ''"),
+        ({"cost_model": 3}, "cost model is 3"),
+        ({"cost_model": "a\0b"}, "a\\\\x00b|a\0b"),
+        ({"shapes": [1]}, r"shapes is \[1\]"),
+        ({"shapes": {"x": (10**30, 3)}}, "too large"),
+        ({"values": "x"}, "values is 'x'"),
+        ({"rules": 5}, "rules is 5"),
+        ({"disable_rules": [5]}, r"disable_rules is \[5\]"),
+        ({"target": None}, "target is None"),
+        ({"arch": 8}, "arch is 8"),
         ({"time_budget": -1.0}, "time_budget"),
         ({"time_budget": "a minute"}, "time_budget"),
         ({"shapes": {"x": (2, -3)}}, "'x'"),
@@ -252,8 +267,46 @@ def test_options_may_stand_before_a_node(egc: Run) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )
 def test_bad_arguments_of_the_python_call(arguments: dict[str, Any], values: str) -> None:
-    with pytest.raises(UsageError, match=values):
+    with pytest.raises((UsageError, BadInput), match=values):
         compile_model(save(), **arguments)
+
+
+@pytest.mark.parametrize("model", [None, 5, [save], object()], ids=repr)
+def test_what_is_no_model_and_no_artifact(model: Any) -> None:
+    with pytest.raises(UsageError, match="model"):
+        compile_model(model)
+    with pytest.raises(UsageError, match="artifact"):
+        load(model)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300])
+def test_names_that_no_file_can_have(name: str) -> None:
+    for call in (compile_model, load):
+        with pytest.raises(BadInput, match="cannot read"):
+            call(name)
+
+
+def test_numbers_of_threads_may_be_any_integers_and_a_cost_model_any_path() -> None:
+    path = Path("mine.toml")
+    path.write_text((data_folder("cost_models") / "x86-64-v3.toml").read_text())
+    arch = {"arch": "x86-64-v3"} if machine() == "x86_64" else {}
+    cost_model = path if arch else None
+    with compile_model(save(), threads=np.int64(2), cost_model=cost_model, **arch) as session:
+        assert session.threads == 2 and type(session.threads) is int
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (np.zeros((2, 3)), "the model takes float32, and the value is float64"),
+        (np.zeros((2, 4), np.float32), "the model takes the shape [2, 3], and the value has [2, 4]"),
+        (np.zeros(2, np.float32), "the model takes the shape [2, 3], and the value has [2]"),
+    ],
+)
+def test_values_of_another_type_than_their_input(value: np.ndarray, why: str) -> None:
+    with pytest.raises(BadInput) as error:
+        compile_model(save(), values={"x": value})
+    assert "'x'" in str(error.value.where) and error.value.why == why
 
 
 def test_extents_may_be_any_integers() -> None:

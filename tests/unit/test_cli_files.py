@@ -142,3 +142,67 @@ FLOATS = b"{'descr': '<f4', 'fortran_order': False, 'shape': "
 def test_headers_of_arrays_that_make_no_sense(refused: Run, content: bytes) -> None:
     Path("x.npy").write_bytes(content)
     assert "--input x: x.npy is not a .npy file" in refused("run", "a.egc", "--input", "x=x.npy")
+
+
+LONG, DIGITS = "n" * 300, "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"run {LONG}",
+        f"run {LONG}.egc",
+        f"verify {LONG}",
+        f"verify {'n' * 251}.egc",
+        f"bench {LONG}",
+        f"explain {LONG}.onnx",
+        f"explain a.egc --html {LONG}",
+        f"optimize {LONG}.onnx",
+        f"optimize m.onnx -o {LONG}.egc",
+        f"optimize m.onnx --cost-model {LONG}",
+        f"optimize m.onnx --cost-model {'n' * 253}",
+        f"optimize m.onnx --rules {LONG}",
+        f"rules new -o {LONG} mine",
+        f"run a.egc --output-dir {LONG}",
+        f"run a.egc --input x={LONG}",
+    ],
+    ids=lambda words: words[:30],
+)
+def test_names_that_are_too_long(refused: Run, words: str) -> None:
+    refused(*words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"optimize m.onnx --shape x={DIGITS}x3",
+        f"run a.egc --shape x={DIGITS}x3",
+        "run a.egc --shape x=99999999999999999999999x3",
+        f"explain a.egc {DIGITS}",
+        f"run a.egc --threads {DIGITS}",
+    ],
+    ids=lambda words: words[:30],
+)
+def test_numbers_of_many_digits(refused: Run, words: str) -> None:
+    refused(*words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimize", "m.onnx", "--cost-model", ""],
+        ["optimize", "m.onnx", "--emit", ","],
+        ["optimize", "m.onnx", "-o", ""],
+        ["optimize", ""],
+        ["bench", "m.onnx", "--against", ","],
+        ["explain", "a.egc", "--ban", ""],
+        ["explain", "a.egc", "--why-not", ""],
+        ["explain", "a.egc", "--html", ""],
+        ["run", "a.egc", "--output-dir", ""],
+        ["run", ""],
+        ["rules", "check", ""],
+    ],
+    ids=" ".join,
+)
+def test_options_that_say_nothing(refused: Run, words: list[str]) -> None:
+    refused(*words)
