@@ -81,6 +81,7 @@ def _open(source: Source) -> tuple[ModelProto, str, Path | None, dict[int, np.nd
         raise BadInput(
             f"{name} is not an ONNX model",
             why="its bytes are no ModelProto: the file is truncated, damaged, or of another format",
+            hint="export or copy it again",
         ) from None
     return proto, name, folder, {index: data[start:stop] for index, (start, stop) in spans.items()}
 

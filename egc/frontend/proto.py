@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,6 +30,9 @@ DTYPES: Mapping[int, str] = {
 }
 CODES: Mapping[str, int] = {dtype: code for code, dtype in DTYPES.items()}
 _BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}
+_MAX_RANK = 64  # of a numpy array
+# Of an array, its extents of 0 left aside, as numpy counts them: bytes fit into int64.
+_MAX_ELEMENTS = (1 << 63) // 16 - 1
 # A sparse tensor is made dense up to this many bytes.
 _MAX_DENSE = 256 << 20
 
@@ -98,6 +101,22 @@ class ExternalData:
         return self._maps[path]
 
 
+def _check_rank(rank: int) -> None:
+    if rank > _MAX_RANK:
+        raise BadProto(f"it has rank {rank}, and the most is {_MAX_RANK}")
+
+
+def _checked_shape(dims: Iterable[int]) -> tuple[int, ...]:
+    """A tensor's shape; BadProto where no array can have it, nor one without elements and otherwise alike."""
+    shape = tuple(dims)
+    _check_rank(len(shape))
+    if any(d < 0 for d in shape):
+        raise BadProto(f"negative extent in the shape {list(shape)}")
+    if math.prod(d for d in shape if d) > _MAX_ELEMENTS:
+        raise BadProto(f"the extents of the shape {list(shape)} are too large")
+    return shape
+
+
 def tensor_array(tensor: TensorProto, external: ExternalData, raw: np.ndarray | None = None) -> np.ndarray:
     """The elements of a tensor proto, without a copy where it holds raw bytes; BadProto where they do not
     fit.
@@ -105,9 +124,7 @@ def tensor_array(tensor: TensorProto, external: ExternalData, raw: np.ndarray | 
     ``raw`` are its raw bytes where they were cut out of the proto.
     """
     dtype = element_type(tensor.data_type)
-    shape = tuple(tensor.dims)
-    if any(d < 0 for d in shape):
-        raise BadProto(f"negative extent in the shape {list(shape)}")
+    shape = _checked_shape(tensor.dims)
     count = math.prod(shape)
     bits = _BITS.get(dtype, 0 if dtype == "string" else 8 * numpy_dtype(dtype).itemsize)
     wanted = (count * bits + 7) // 8
@@ -182,12 +199,12 @@ def _strings(tensor: TensorProto, shape: tuple[int, ...], count: int) -> np.ndar
 def dense_array(sparse: SparseTensorProto, external: ExternalData) -> np.ndarray:
     """A sparse tensor as an ordinary array; BadProto where its indices do not fit or it would be too
     large."""
-    shape = tuple(sparse.dims)
-    if any(d < 0 for d in shape):
-        raise BadProto(f"negative extent in the shape {list(shape)}")
+    shape = _checked_shape(sparse.dims)
     values, indices = tensor_array(sparse.values, external), tensor_array(sparse.indices, external)
     if math.prod(shape) * values.itemsize > _MAX_DENSE:
         raise BadProto(f"the shape {list(shape)} is too large to make dense")
+    if indices.dtype.kind not in "iu":
+        raise BadProto(f"its indices are {indices.dtype}, and should be int64")
     if indices.ndim == 2:
         if indices.shape[1] != len(shape) or ((indices < 0) | (indices >= np.array(shape))).any():
             raise BadProto("its indices leave its shape")
@@ -249,6 +266,7 @@ def declared_type(proto: TypeProto) -> tuple[str, list[int | str | None] | None]
     if not tensor.HasField("shape"):
         return dtype, None
     shape: list[int | str | None] = []
+    _check_rank(len(tensor.shape.dim))
     for dim in tensor.shape.dim:
         if dim.WhichOneof("value") == "dim_value":
             if dim.dim_value < 0:

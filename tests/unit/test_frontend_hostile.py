@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ValueInfoProto, helper, numpy_helper
+from onnx import SparseTensorProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from egc.errors import BadInput
 from egc.frontend.importer import import_model
@@ -87,3 +89,67 @@ def test_impossible_sizes_are_refused(case: tuple[Any, ...]) -> None:
     with pytest.raises(BadInput) as caught:
         import_model(_model(*case))
     assert case[0] in str(caught.value.problems[0].where)
+
+
+def _tensor(dtype: int, shape: list[int], raw: bytes | None = b"") -> TensorProto:
+    tensor = TensorProto(name="w", data_type=dtype, dims=shape)
+    if raw is not None:
+        tensor.raw_data = raw
+    return tensor
+
+
+def _of_weights(rank: int = 1) -> Any:
+    """A model that gives back the initializer `w`, or an input of this rank."""
+    given = [] if rank == 1 else [helper.make_tensor_value_info("w", TensorProto.FLOAT, [1] * rank)]
+    node = helper.make_node("Identity", ["w"], ["y"])
+    graph = helper.make_graph([node], "hostile", given, [ValueInfoProto(name="y")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        _tensor(TensorProto.FLOAT, [1] * 70, bytes(4)),
+        _tensor(TensorProto.FLOAT, [0, HUGE]),
+        _tensor(TensorProto.FLOAT, [HUGE, HUGE, 0], None),
+        _tensor(TensorProto.STRING, [0, HUGE], None),
+        _tensor(TensorProto.BOOL, [0, HUGE, 2]),
+        _tensor(TensorProto.INT4, [0, HUGE]),
+        _tensor(TensorProto.FLOAT16, [0, HUGE], None),
+    ],
+)
+def test_initializers_whose_shapes_no_array_can_have(tensor: TensorProto) -> None:
+    model = _of_weights()
+    model.graph.initializer.append(tensor)
+    with pytest.raises(BadInput) as caught:
+        import_model(model)
+    assert caught.value.where == "initializer 'w'" and caught.value.why
+
+
+def test_an_input_of_too_high_a_rank() -> None:
+    import_model(_of_weights(rank=64))
+    with pytest.raises(BadInput, match="it has rank 65, and the most is 64"):
+        import_model(_of_weights(rank=65))
+
+
+@pytest.mark.parametrize("indices", [np.float32([0.5]), np.float32([[0.5]]), np.array([True])])
+def test_indices_of_sparse_tensors_that_are_no_integers(indices: np.ndarray) -> None:
+    model = _of_weights()
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    sparse = SparseTensorProto(values=values, indices=numpy_helper.from_array(indices, "i"), dims=[4])
+    model.graph.sparse_initializer.append(sparse)
+    with pytest.raises(BadInput, match="and should be int64"):
+        import_model(model)
+
+
+def test_external_data_in_a_circle_of_links(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    os.mkfifo(tmp_path / "pipe")
+    for location, why in {"a": "Too many levels of symbolic links", "pipe": "it is a pipe"}.items():
+        model = _of_weights()
+        tensor = TensorProto(name="w", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value=location)
+        model.graph.initializer.append(tensor)
+        with pytest.raises(BadInput, match=why):
+            import_model(model, folder=tmp_path)
