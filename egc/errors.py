@@ -75,6 +75,10 @@ class InputError(BadInput):
     """The arrays given to `Session.run` do not fit the model."""
 
 
+class MemoryBudgetError(EgcError, MemoryError):
+    """What was asked for needs more memory than there is."""
+
+
 class Problems:
     """Collects problems, so that all of them are reported at once."""
 

@@ -83,8 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.strerror or error}", file=sys.stderr)
         print(f"  where: {error.filename or 'a stream or a temporary file'}", file=sys.stderr)
         return 1
-    except MemoryError:
+    except MemoryError as error:
         print("error: there is not enough memory", file=sys.stderr)
+        print(f"  where: egc {words[0]}\n  why: {error or 'a part of its work needs more'}", file=sys.stderr)
+        print("  try: smaller inputs or a smaller model, or a machine with more memory", file=sys.stderr)
         return 1
     except Exception as error:
         if os.environ.get("EGC_DEBUG"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from egc.errors import BadInput, InputError, Problems, UsageError
+from egc.errors import BadInput, InputError, MemoryBudgetError, Problems, UsageError
 from egc.files import opened, refusal, whole
 from egc.options import Options
 from egc.runtime.artifact import is_artifact
@@ -332,7 +332,14 @@ def random_inputs(
     for port in ports:
         if port.name not in feeds:
             shape = [value_of(dim, env) for dim in wanted[port.name]]
-            feeds[port.name] = _random(rng, port.type, shape)
+            try:
+                feeds[port.name] = _random(rng, port.type, shape)
+            except (MemoryError, ValueError):  # numpy's word for more than any machine can have
+                raise MemoryBudgetError(
+                    f"there is not enough memory for the input {port.name!r}",
+                    why=f"its shape is [{', '.join(map(str, shape))}]",
+                    hint="--shape fixes other extents of symbolic dims",
+                ) from None
     return feeds
 
 

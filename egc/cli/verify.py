@@ -72,6 +72,10 @@ def main(args: argparse.Namespace) -> int:
     """Run both, compare, report."""
     source = args.model_file or model_of(args.model)
     check_readable(source)
+    if source != args.model:
+        from egc.frontend.load import load_model
+
+        load_model(source)  # what is no model is said before anything is compiled or run
     with open_session(args) as session:
         feeds = random_inputs(session, read_inputs(args.input), parse_shapes(args.shape), args.seed)
         results = session.run(None, feeds)

@@ -24,7 +24,7 @@ from egc.runtime.artifact import Artifact, open_artifact
 from egc.runtime.checksum import checksum
 from egc.runtime.cuda_driver import DeviceError, Driver
 from egc.runtime.gpu_code import ARCHITECTURE, GpuCode
-from egc.runtime.inputs import bind_shapes, check_feeds, check_requirements
+from egc.runtime.inputs import bind_shapes, check_requirements
 from egc.runtime.manifest import KernelStep, Manifest
 from egc.runtime.memory import align, live_ranges, plan_arena
 from egc.runtime.plan import value_of
@@ -60,17 +60,15 @@ class CudaSession(Session):
         self.threads = 1
         self._input_dtypes = [numpy_dtype(port.dtype) for port in manifest.inputs]
         self._output_index = {port.name: i for i, port in enumerate(manifest.outputs)}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._running = False
         self._closed = False
         self._device = _Device(artifact, driver)
         self._device_plans: dict[tuple[tuple[int, ...], ...], DevicePlan] = {}
         self._plans = {}
         self._finalizer = weakref.finalize(self, self._device.close)
 
-    def _run(self, feeds: Mapping[str, Any], seconds: list[tuple[str, float]] | None) -> list[Any]:
-        if self._closed:
-            raise UsageError("the session is closed", hint="make a new one")
-        arrays = check_feeds(self.manifest.inputs, self._input_dtypes, feeds)
+    def _run(self, arrays: list[Any], seconds: list[tuple[str, float]] | None) -> list[Any]:
         shapes = tuple(array.shape for array in arrays)
         self._device.driver.use()
         plan = self._device_plans.get(shapes)

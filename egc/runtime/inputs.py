@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from egc.errors import InputError, Problems
+from egc.errors import InputError, MemoryBudgetError, Problems
 from egc.ir.dims import DimError, evaluate, parse_dim, symbols_of
 from egc.runtime.manifest import DimText, Port, Requirement
 
@@ -116,7 +117,19 @@ def _as_array(port: Port, dtype: np.dtype, value: Any, problems: Problems) -> np
             hint=f"convert it: array.astype({port.dtype!r})",
         )
         return None
-    return np.require(array, requirements=("C", "A"))
+    try:
+        return np.require(array, requirements=("C", "A"))
+    except MemoryError:
+        raise no_memory(f"a copy of the input {port.name!r}", array.shape, dtype) from None
+
+
+def no_memory(what: str, shape: Sequence[int], dtype: np.dtype) -> MemoryBudgetError:
+    """The error for a tensor that there is no memory for."""
+    return MemoryBudgetError(
+        f"there is not enough memory for {what}",
+        why=f"{dtype}{_text(shape)} has {math.prod(shape) * dtype.itemsize:,} bytes",
+        hint="use smaller inputs",
+    )
 
 
 def _bind(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]], problems: Problems) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from egc.errors import ArtifactError, EgcError
+from egc.errors import ArtifactError, EgcError, MemoryBudgetError
 from egc.ir.dims import evaluate, parse_dim, symbols_of
 from egc.ir.types import numpy_dtype
 from egc.runtime import abi
@@ -24,10 +24,6 @@ from egc.runtime.native import NativeCode, address_of, allocate
 # Beyond this no machine has memory; sizes stay far from overflowing an int64 in generated code.
 _MAX_BYTES = 1 << 46
 _STEP_WORDS = abi.STEP_SIZE // 8
-
-
-class MemoryBudgetError(EgcError):
-    """A run needs more memory than there is."""
 
 
 class Segment(Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from egc.errors import InputError, UsageError
+from egc.errors import EgcError, InputError, MemoryBudgetError, UsageError
 from egc.ir.dims import DimError
 from egc.ir.types import numpy_dtype
 from egc.runtime import abi
@@ -23,7 +23,7 @@ from egc.runtime.artifact import Artifact, open_artifact
 from egc.runtime.cpu import check_machine
 from egc.runtime.gpu_code import ARCHITECTURE as GPU
 from egc.runtime.host import run_host_step
-from egc.runtime.inputs import bind_shapes, check_feeds, take
+from egc.runtime.inputs import bind_shapes, check_feeds, no_memory, take
 from egc.runtime.manifest import HostStep, Port
 from egc.runtime.native import NativeCode, Workers, address_of
 from egc.runtime.plan import Arena, Plan, Program
@@ -102,7 +102,8 @@ class Session:
         self._program = Program(manifest, native, artifact.constants, threads)
         self._arena = Arena()
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._running = False
         self._input_dtypes = [numpy_dtype(port.dtype) for port in manifest.inputs]
         self._output_index = {port.name: i for i, port in enumerate(manifest.outputs)}
         self._closed = False
@@ -131,20 +132,19 @@ class Session:
             if name not in self._output_index:
                 hint = f"its outputs are {', '.join(self._output_index)}"
                 raise InputError(f"the model has no output {name!r}", hint=hint)
-        with self._lock:
-            results = self._run(feeds, None)
+        results = self._run_alone(feeds, None)
         return [results[self._output_index[name]] for name in output_names] if output_names else results
 
     def profile(self, feeds: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run once; the label of each step and the seconds it took, host steps included."""
         seconds: list[tuple[str, float]] = []
-        with self._lock:
-            self._run(feeds, seconds)
+        self._run_alone(feeds, seconds)
         return seconds
 
     def close(self) -> None:
-        """End the threads; the session cannot run again. May be called twice."""
+        """End the threads; the session cannot run again. May be called twice; UsageError in a run's midst."""
         with self._lock:
+            self._check_idle()
             self._closed = True
             self._plans.clear()
             self._finalizer()
@@ -155,15 +155,43 @@ class Session:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, feeds: Mapping[str, Any], seconds: list[tuple[str, float]] | None) -> list[Any]:
-        if self._closed:
-            raise UsageError("the session is closed", hint="make a new one")
-        arrays = take(self.manifest.inputs, self._input_dtypes, feeds)
+    def _run_alone(self, feeds: Mapping[str, Any], seconds: list[tuple[str, float]] | None) -> list[Any]:
+        """Run when no other thread does. What is no array is made one before that: its own code does so, and
+        may itself run the session, or wait for who does.
+        """
+        self._check_open()
+        arrays: list[Any] | None = take(self.manifest.inputs, self._input_dtypes, feeds)
         if arrays is None:
             arrays = check_feeds(self.manifest.inputs, self._input_dtypes, feeds)
-            shapes = tuple([array.shape if isinstance(array, np.ndarray) else () for array in arrays])
-        else:
-            shapes = tuple([array.shape for array in arrays])
+        with self._lock:
+            self._check_open()
+            self._check_idle()
+            self._running = True
+            try:
+                return self._run(arrays, seconds)
+            except MemoryBudgetError:
+                raise
+            except MemoryError as error:  # in a host step, say
+                what, hint = "there is not enough memory for this run", "use smaller inputs"
+                raise MemoryBudgetError(what, why=str(error) or None, hint=hint) from None
+            finally:
+                self._running = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the session is closed", hint="make a new one")
+
+    def _check_idle(self) -> None:
+        """UsageError where the thread that holds the lock is in a run: a host step called foreign code."""
+        if self._running:
+            raise UsageError(
+                "the session is running already",
+                why="something that it was given to run on, or a signal's handler, calls it",
+                hint="give it arrays, or call another session there",
+            )
+
+    def _run(self, arrays: list[Any], seconds: list[tuple[str, float]] | None) -> list[Any]:
+        shapes = tuple([array.shape if isinstance(array, np.ndarray) else () for array in arrays])
         plan = self._plans.get(shapes)
         if plan is None:
             plan = self._new_plan(shapes)
@@ -208,7 +236,17 @@ class Session:
             if self.manifest.buffers[root].where == "output" and root not in plan.values:
                 shape = plan.shapes[root]
                 if shape is not None:
-                    array = plan.values[root] = np.empty(shape, self._program.dtypes[root])
+                    dtype = self._program.dtypes[root]
+                    try:
+                        array = plan.values[root] = np.empty(shape, dtype)
+                    except MemoryError:
+                        raise no_memory(f"the output {port.name!r}", shape, dtype) from None
+                    except ValueError as error:  # its rank is too high, or its size for an int64
+                        raise EgcError(
+                            f"the output {port.name!r} can be no array",
+                            why=str(error),
+                            hint="use smaller inputs, or a model whose outputs have lower ranks",
+                        ) from None
                     plan.set_address(root, address_of(array))
 
     def _run_kernels(

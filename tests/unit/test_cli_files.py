@@ -206,3 +206,33 @@ def test_numbers_of_many_digits(refused: Run, words: str) -> None:
 )
 def test_options_that_say_nothing(refused: Run, words: list[str]) -> None:
     refused(*words)
+
+
+def test_a_reference_that_is_no_model_is_said_before_anything_runs(
+    refused: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_session(_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("egc.cli.verify.open_session", open_session)
+    Path("junk.onnx").write_bytes(b"no model")
+    assert "junk.onnx is not an ONNX model" in refused("verify", "a.egc", "--model-file", "junk.onnx")
+
+
+@pytest.mark.parametrize("extent", [1 << 44, (1 << 63) - 1])
+def test_random_inputs_larger_than_memory(capfd: pytest.CaptureFixture[str], extent: int) -> None:
+    assert main(["run", "a.egc", "--shape", f"x={extent}x3"]) == 1
+    err = capfd.readouterr().err
+    assert "there is not enough memory for the input 'x'" in err and str(extent) in err and "try: " in err
+
+
+def test_memory_that_runs_out_anywhere(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled_model(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("egc.cli.optimize.compiled_model", compiled_model)
+    assert main(["optimize", "m.onnx"]) == 1
+    err = capfd.readouterr().err
+    assert err.startswith("error: there is not enough memory\n") and err.count(": ") == 4

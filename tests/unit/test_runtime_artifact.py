@@ -119,7 +119,7 @@ def test_other_versions_are_named(path: Path) -> None:
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="No such file"):
         open_artifact(tmp_path / "none.egc")
-    with pytest.raises(ArtifactError, match="Is a directory"):
+    with pytest.raises(ArtifactError, match="it is a folder"):
         open_artifact(tmp_path)
 
 

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
 
-from egc.errors import ArtifactError, EgcError, InputError, UsageError
+from egc.errors import ArtifactError, EgcError, InputError, MemoryBudgetError, UsageError
 from egc.ir.host import encode_host
 from egc.runtime import native
 from egc.runtime.artifact import artifact_in_memory
@@ -310,3 +311,71 @@ def test_descriptions_follow_onnxruntime() -> None:
         (y,) = session.get_outputs()
     assert (x.name, x.type, x.shape) == ("x", "tensor(float)", ["batch", 3])
     assert (y.name, y.type, y.shape) == ("y", "tensor(float)", ["batch", 3])
+
+
+def test_no_memory_for_an_output_or_a_copy_of_an_input() -> None:
+    parts = make(
+        [Port("x", F32, ("n",), 0)],
+        [Port("y", F32, ("n", 1 << 45), 1)],
+        [Buffer(F32, ("n",), "input"), Buffer(F32, ("n", 1 << 45), "output")],
+        [],
+        symbols=["n"],
+    )
+    with Session(artifact_in_memory(*parts)) as session:
+        with pytest.raises(MemoryError) as error:
+            session.run(None, {"x": x_of(5)})
+        assert isinstance(error.value, MemoryBudgetError) and error.value.exit_code == 1
+        assert "the output 'y'" in error.value.what
+        assert error.value.why == f"float32[5, {1 << 45}] has {5 << 47:,} bytes"
+    with Session(chain(1, (1 << 46,))) as session:
+        wide = np.broadcast_to(np.float32(1), (1 << 46,))
+        with pytest.raises(MemoryBudgetError, match="a copy of the input 'x'"):
+            session.run(None, {"x": wide})
+
+
+class Calling:
+    """An input whose conversion to an array runs a session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __array__(self, *arguments: object, **options: object) -> np.ndarray:
+        return np.asarray(self.session.run(None, {"x": np.zeros(4, np.float32)})[0])
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Do it in a thread of its own, which must end."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive()
+
+
+def test_an_input_may_run_the_session_that_it_is_for() -> None:
+    session, results = Session(chain(3), 2), []
+    within(30, lambda: results.append(session.run(None, {"x": Calling(session)})[0].tolist()))
+    assert results == [[6.0] * 4]
+    session.close()
+
+
+def test_a_run_within_a_run_is_an_error_and_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, errors = Session(chain(1), 1), []
+
+    def nested(*_: object) -> None:
+        for call in (lambda: session.run(None, {"x": x_of(2)}), session.close):
+            try:
+                call()
+            except UsageError as error:
+                errors.append(error.what)
+        raise InputError("enough")  # or kernels would run without outputs
+
+    def run() -> None:
+        with pytest.raises(InputError, match="enough"):
+            session.run(None, {"x": x_of(2)})
+
+    monkeypatch.setattr(session, "_new_outputs", nested)
+    within(30, run)
+    assert errors == ["the session is running already"] * 2
+    monkeypatch.undo()
+    assert session.run(None, {"x": np.zeros(1, np.float32)})[0].tolist() == [1.0]
+    session.close()
