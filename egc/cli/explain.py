@@ -69,10 +69,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 class _Opened:
-    """MODEL: its record, and the artifact that it was compiled to or read from."""
+    """MODEL: its record, which was `read` from a file or made now, and the artifact."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        if is_artifact(args.model):
+        self.read = is_artifact(args.model)
+        if self.read:
             refuse_compile_options(args, *(("threads", "shape") if args.measure else ()))
             from egc.runtime.artifact import open_artifact
 
@@ -96,6 +97,21 @@ def main(args: argparse.Namespace) -> int:
     if args.device and not args.measure:
         raise UsageError("--device says where --measure runs it", hint="leave it out, or add --measure")
     opened = _Opened(args)
+    try:
+        return _answer(opened, args)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        if not opened.read:
+            raise
+        raise ArtifactError(
+            "the artifact's record makes no sense",
+            where=str(args.model),
+            why=f"{type(error).__name__}: {error}",
+            hint="compile the model again; where that does not help, report it with what EGC_DEBUG=1 shows",
+        ) from error
+
+
+def _answer(opened: _Opened, args: argparse.Namespace) -> int:
+    """Answer what was asked. Where the record is not as an egc writes it, any error."""
     if args.measure:
         opened.record["measured"] = measure(opened, args)
     if args.why_not is not None:

@@ -76,10 +76,11 @@ def again(record: Record) -> Iterator[Again]:
     with TemporaryDirectory() as folder:
         files = []
         for i, (file, text) in enumerate(source["rules"]):
-            files.append(Path(folder) / f"{i}-{file}")
+            # Nothing but a name, and one that is short enough with what stands before it.
+            files.append(Path(folder) / f"{i}-{Path(file).name[-60:]}")
             files[-1].write_text(text, encoding="utf-8")
         if source["cost_model"] is not None:
-            path = Path(folder) / f"{name}.toml"
+            path = Path(folder) / f"{Path(name).name}.toml"
             path.write_text(source["cost_model"], encoding="utf-8")
             name = str(path)
         known = source["options"]

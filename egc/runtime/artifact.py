@@ -40,6 +40,7 @@ SECTIONS = ("manifest", "checksums", "record", "code", "constants")
 _HEADER = struct.Struct("<8sIIQ")
 _SECTION = struct.Struct("<16sQQ32s")
 HEADER_BYTES = _HEADER.size + len(SECTIONS) * _SECTION.size + 32
+_MOST_RECORD = 256 << 20  # bytes of JSON; a network of 400 nodes has 2 MiB
 _AGAIN = "compile the model again, or copy the file again"
 
 
@@ -82,7 +83,22 @@ class Artifact(Struct, frozen=True):
         packed = bytes(self._record)
         if hashlib.sha256(packed).digest() != self._record_digest:
             raise _damaged(self.name, "the record", "its SHA-256 does not match")
-        return json.loads(zlib.decompress(packed)) if packed else {}
+        try:
+            record = json.loads(_inflated(packed)) if packed else {}
+        except (zlib.error, ValueError, RecursionError) as error:
+            raise _damaged(self.name, "the record", str(error)) from None
+        if not isinstance(record, dict):
+            raise _damaged(self.name, "the record", "it is no JSON object")
+        return record
+
+
+def _inflated(packed: bytes) -> bytes:
+    """What zlib packed; ValueError where that is cut off, or more than any record is."""
+    inflater = zlib.decompressobj()
+    content = inflater.decompress(packed, _MOST_RECORD)
+    if not inflater.eof:
+        raise ValueError(f"it is cut off, or longer than {_MOST_RECORD >> 20} MiB")
+    return content
 
 
 def layout_constants(sizes: Iterable[int]) -> list[int]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
 
 from egc.cli import main
 from egc.compiler import Compiled, compile_model
+from egc.explain.again import again
 from egc.runtime.artifact import write_artifact
 
 
@@ -90,3 +94,59 @@ def test_rule_files(
         Path("mine.egg").write_bytes(content)
     assert said in refused(capsys, "rules", "check", "mine.egg")
     assert said in refused(capsys, "rules", "list", "--rules", "mine.egg")
+
+
+PARTS = ["model", "machine", "calls", "kernels", "onnx", "steps", "rules", "source", "graph", "extraction"]
+
+
+@pytest.mark.parametrize("key", PARTS)
+@pytest.mark.parametrize("value", [None, 5, [5], {"x": 5}], ids=repr)
+def test_records_of_another_form(
+    compiled: Compiled, folder: Path, key: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are explained as far as they go, or refused in one message."""
+    record = json.loads(json.dumps(compiled.artifact().record()))
+    if value is None:
+        del record[key]
+    else:
+        record[key] = value
+    program = compiled.program
+    write_artifact("n.egc", program.manifest, program.code, program.constants, record)
+    for words in ([], ["rectify"], ["--why-not", "silu"], ["--ban", "silu"], ["--html", "n.html"]):
+        status = main(["explain", "n.egc", *words])
+        err = capsys.readouterr().err
+        assert status in (0, 2) and "its own fault" not in err and (status == 0 or "error: " in err), err
+    assert key not in ("machine", "calls", "onnx") or main(["explain", "n.egc"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("packed", "why"),
+    [
+        (zlib.compress(bytes(300 << 20), 9), "longer than 256 MiB"),
+        (zlib.compress(b"[" * 100_000), "recursion"),
+        (zlib.compress(b"{"), "Expecting property name"),
+        (zlib.compress(b"[]"), "it is no JSON object"),
+        (zlib.compress(b"{}")[:-2], "it is cut off"),
+        (b"no zlib", "incorrect header"),
+        (zlib.compress(b"\xff"), "invalid start byte"),
+        (zlib.compress(b"9" * 5000), "4300 digits"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_records_that_are_none(
+    compiled: Compiled, folder: Path, packed: bytes, why: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    program = compiled.program
+    monkeypatch.setattr("egc.runtime.artifact.zlib.compress", lambda *_: packed)
+    write_artifact("n.egc", program.manifest, program.code, program.constants, {})
+    said = refused(capsys, "explain", "n.egc")
+    assert why in said and "the record" in said
+
+
+def test_the_files_of_a_record_stay_in_a_folder_of_their_own(compiled: Compiled, folder: Path) -> None:
+    record = json.loads(json.dumps(compiled.artifact().record()))
+    text = Path("m.egc").name
+    record["source"]["rules"] = [[str(folder / "taken"), text], ["n" * 255, text]]
+    with again(record) as known:
+        assert all(path.parent != folder and path.read_text() == text for path in known.options.rules)
+    assert not (folder / "taken").exists()
