@@ -164,6 +164,8 @@ def _machine(name: str, file: _File) -> GpuMachine:
     least, most = file.tiles.block_threads
     if least > most:
         raise ValueError("`tiles.block_threads` begins with more than it ends with")
+    if not any(least <= count <= most for count in file.tiles.threads):
+        raise ValueError("none of `tiles.threads` lies within `tiles.block_threads`")
     same = set(_File.__struct_fields__) & set(GpuMachine.__struct_fields__) - {"instructions"}
     return GpuMachine(
         name=name,

@@ -169,12 +169,18 @@ def test_a_new_machine_is_a_new_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "old, new, why",
-    [("fma = 64", "fmas = 64", "unknown entries fmas"), ("launch_ns", "launch", "'launch_ns'")],
+    [
+        ("fma = 64", "fmas = 64", "`core`: there should be no entry `fmas`"),
+        ("launch_ns = 2500", "", "there is no entry `launch_ns`"),
+        ("[32, 256]", "[64, 32]", "begins with more than it ends with"),
+        ("[32, 256]", "[3, 3]", "none of `tiles.threads` lies within"),
+        ('"l2"', '"l3"', "[[memory]] has l3, dram, not l2 and dram"),
+    ],
 )
 def test_a_file_that_is_not_complete_is_refused(tmp_path: Path, old: str, new: str, why: str) -> None:
     file = tmp_path / "odd.toml"
     file.write_text((data_folder("cost_models") / "sm_80.toml").read_text().replace(old, new))
-    with pytest.raises(BadInput, match="not complete") as raised:
+    with pytest.raises(BadInput, match="cannot be used") as raised:
         load_gpu_machine(str(file))
     assert why in str(raised.value)
 
