@@ -107,12 +107,14 @@ def _check_rank(rank: int) -> None:
 
 
 def _checked_shape(dims: Iterable[int]) -> tuple[int, ...]:
-    """A tensor's shape; BadProto where no array can have it, nor one without elements and otherwise alike."""
+    """A tensor's shape; BadProto where no array can have it, but for what its bytes or numbers tell: where it
+    has elements, there are never so many of these.
+    """
     shape = tuple(dims)
     _check_rank(len(shape))
     if any(d < 0 for d in shape):
         raise BadProto(f"negative extent in the shape {list(shape)}")
-    if math.prod(d for d in shape if d) > _MAX_ELEMENTS:
+    if 0 in shape and math.prod(d for d in shape if d) > _MAX_ELEMENTS:
         raise BadProto(f"the extents of the shape {list(shape)} are too large")
     return shape
 
