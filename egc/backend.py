@@ -62,7 +62,7 @@ def _compile(model: ModelProto, *, values: Mapping[str, np.ndarray]) -> Executab
 def _workshop() -> Workshop:
     """The workers that compile every model of this backend: test suites compile thousands of small ones."""
     workshop = Workshop().__enter__()
-    # The interpreter ends only when no worker stands by any more, and before it calls what is registered here.
+    # The interpreter waits for workers that stand by, for ever, before it calls what is registered here.
     workshop.warm(workshop.workers)
     atexit.register(workshop.close)
     return workshop
