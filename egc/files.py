@@ -10,9 +10,10 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_TEXT = 16 << 20  # bytes of a file that people write: rules, a cost model
 
@@ -61,6 +62,8 @@ def text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
 
 def mapped(path: str | os.PathLike[str]) -> np.ndarray:
     """The bytes of a plain file, mapped read-only. Raises OSError."""
+    import numpy as np  # here: building egc reads files, too, where there is no numpy
+
     with opened(path) as file:
         if not os.fstat(file.fileno()).st_size:  # nothing can be mapped
             return np.zeros(0, np.uint8)

@@ -271,7 +271,7 @@ def test_bad_arguments_of_the_python_call(arguments: dict[str, Any], values: str
         compile_model(save(), **arguments)
 
 
-@pytest.mark.parametrize("model", [None, 5, [save], object()], ids=repr)
+@pytest.mark.parametrize("model", [None, 5, [save], object()], ids=["nothing", "number", "list", "object"])
 def test_what_is_no_model_and_no_artifact(model: Any) -> None:
     with pytest.raises(UsageError, match="model"):
         compile_model(model)

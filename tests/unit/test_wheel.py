@@ -53,3 +53,23 @@ def test_the_wheel_holds_rules_and_machines_and_no_tests(installed: Path) -> Non
         path.name for path in (ROOT / "cost_models").glob("*.toml")
     }
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"egc"}
+
+
+BUILD = """
+import sys
+from pathlib import Path
+
+for name in ("numpy", "egglog", "onnx", "llvmlite", "rich", "ml_dtypes"):
+    sys.modules[name] = None  # importing it fails
+from egc.rules.book import read_ahead
+
+read_ahead(Path(sys.argv[1]))
+"""
+
+
+def test_reading_the_rules_needs_no_more_than_the_build_has(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": os.devnull}
+    command = [sys.executable, "-c", BUILD, str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert len(list(tmp_path.iterdir())) == 3
