@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,8 @@ class ReadRules(BuildHookInterface):
         """Called by hatchling before it builds; `version` is `editable` or `standard`."""
         self.scratch = TemporaryDirectory()
         place = Path(self.root, READ) if version == "editable" else Path(self.scratch.name)
-        place.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a tree that may not be written to is installed without
+            place.mkdir(parents=True, exist_ok=True)
         read = "import sys, pathlib, egc.rules.book as b; b.read_ahead(pathlib.Path(sys.argv[1]))"
         environment = {**os.environ, "XDG_CACHE_HOME": os.devnull}  # the user's own cache is left alone
         subprocess.run([sys.executable, "-c", read, str(place)], cwd=self.root, env=environment, check=True)
