@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import egc
 from egc.errors import BadInput
 from egc.frontend.importer import import_model
-
-ort = pytest.importorskip("onnxruntime")
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 CONSTANTS = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -13,8 +14,6 @@ from onnx.reference import ReferenceEvaluator
 import egc
 from egc.errors import BadInput
 from egc.frontend.importer import import_model
-
-ort = pytest.importorskip("onnxruntime")
 
 CODES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64,
          "int32": TensorProto.INT32}  # fmt: skip
