@@ -39,8 +39,7 @@ def before_after(model: Path, artifact: Path, timings: list[Timing]) -> Table:
     common = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
     with egc.load(artifact) as session:
         host = session.coverage["host"]
-    with open_artifact(artifact) as opened:
-        kernels = sum(isinstance(step, KernelStep) for step in opened.manifest.steps)
+    kernels = sum(isinstance(step, KernelStep) for step in open_artifact(artifact).manifest.steps)
     peer, own = (next(t for t in timings if t.runtime == name) for name in ("onnxruntime", "egc"))
     table = Table("", "before: ONNX Runtime", "after: egc", title="\nBefore and after", title_justify="left")
     table.add_row("program", f"{len(graph.node)} nodes ({common} …)", f"{kernels} kernel calls")

@@ -11,9 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.demo import before_after
 from egc.bench.compare import Plan, Process, Timing, compare, ratio_to_best_peer, relative_error
 from egc.bench.inputs import InputSpec, input_specs, random_inputs
 from egc.bench.report import Comparison, disagreements, geometric_mean, to_json, to_markdown
+from egc.cli import main
 from egc.cli.bench import add_parser, artifact_specs, compile_words, parse_peers
 from egc.errors import BadInput, UsageError
 from egc.runtime.artifact import write_artifact
@@ -178,3 +180,12 @@ def test_options_are_checked_and_handed_on_to_the_compiler() -> None:
     words = compile_words(parser.parse_args(["bench", "m.onnx", *given]))
     pairs = set(itertools.pairwise(words))
     assert set(zip(given[::2], given[1::2], strict=True)) <= pairs
+
+
+def test_the_demo_sets_the_program_before_beside_the_one_after(tmp_path: Path) -> None:
+    model, artifact = MODELS / "mlp.dynamo.onnx", tmp_path / "mlp.egc"
+    assert main(["optimize", str(model), "-o", str(artifact)]) == 0
+    timings = [Timing(name, times=[1.0]) for name in ("egc", "onnxruntime")]
+    table = before_after(model, artifact, timings)
+    assert [str(cell) for cell in table.columns[0].cells][:2] == ["program", "on the host"]
+    assert "kernel calls" in str(list(table.columns[2].cells)[0])
