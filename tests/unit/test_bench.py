@@ -188,4 +188,4 @@ def test_the_demo_sets_the_program_before_beside_the_one_after(tmp_path: Path) -
     timings = [Timing(name, times=[1.0]) for name in ("egc", "onnxruntime")]
     table = before_after(model, artifact, timings)
     assert [str(cell) for cell in table.columns[0].cells][:2] == ["program", "on the host"]
-    assert "kernel calls" in str(list(table.columns[2].cells)[0])
+    assert "kernel calls" in str(next(iter(table.columns[2].cells)))
