@@ -121,7 +121,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
     ("kind", "why"), [("daemon", "start no processes"), ("forked", "threads did not come along")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ class _Soft(OpRun):
         wide = x if dtype == np.float64 else x.astype(np.float32)
         return np.moveaxis(self._rows(wide).astype(dtype), -1, axis)
 
+    @abstractmethod
     def _rows(self, x: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """The results of rows along the last axis."""
 
 
 class Softmax(_Soft):

@@ -8,6 +8,7 @@ outputs zero. float16 and bfloat16 are computed in float32.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -37,9 +38,21 @@ class _Recurrent(OpRun):
     gates: ClassVar[int]
     defaults: ClassVar[tuple[str, ...]]
 
+    @abstractmethod
     def _step(self, cell: _Cell, x: np.ndarray, state: State, attributes: Mapping[str, Any]) -> State:
         """The state after a step: ``x`` [B, G*H] is its product with the input weights, biases added."""
-        raise NotImplementedError
+
+    def _run(
+        self,
+        X: Any,
+        W: Any,
+        R: Any,
+        B: Any = None,
+        sequence_lens: Any = None,
+        initial_h: Any = None,
+        **attributes: Any,
+    ) -> Any:
+        return self._recur([X, W, R, B, sequence_lens, None], [initial_h], attributes)
 
     def _recur(self, operands: list[Any], initial: list[Any], attributes: Mapping[str, Any]) -> Any:
         """Y and the last states. ``operands`` are X, W, R, B, sequence_lens and P, ``initial`` the states."""
@@ -82,18 +95,6 @@ class RNN(_Recurrent):
 
     gates, defaults = 1, ("Tanh",)
 
-    def _run(
-        self,
-        X: Any,
-        W: Any,
-        R: Any,
-        B: Any = None,
-        sequence_lens: Any = None,
-        initial_h: Any = None,
-        **attributes: Any,
-    ) -> Any:
-        return self._recur([X, W, R, B, sequence_lens, None], [initial_h], attributes)
-
     def _step(self, cell: _Cell, x: np.ndarray, state: State, attributes: Mapping[str, Any]) -> State:
         (h,), (f,) = state, cell.functions
         return (f(x + h @ cell.r + cell.r_bias),)
@@ -103,18 +104,6 @@ class GRU(_Recurrent):
     """z, r = f(…); n = g(x W + (r h) R); h' = (1 - z) n + z h; r after the product if linear_before_reset."""
 
     gates, defaults = 3, ("Sigmoid", "Tanh")
-
-    def _run(
-        self,
-        X: Any,
-        W: Any,
-        R: Any,
-        B: Any = None,
-        sequence_lens: Any = None,
-        initial_h: Any = None,
-        **attributes: Any,
-    ) -> Any:
-        return self._recur([X, W, R, B, sequence_lens, None], [initial_h], attributes)
 
     def _step(self, cell: _Cell, x: np.ndarray, state: State, attributes: Mapping[str, Any]) -> State:
         (h,), (f, g) = state, cell.functions
